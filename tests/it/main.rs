@@ -1,0 +1,1 @@
+//! The real binary against the simulator, over loopback.
