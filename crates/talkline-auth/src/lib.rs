@@ -1,2 +1,34 @@
-//! Decides who may open a session and which credential its upstream gets; binds every credential to the origin it was configured for.
+//! Decides who may open a session and which credential its upstream gets.
+//!
+//! Two halves that never meet: [`admission`] looks at what a *client* presented and says who it is;
+//! [`Credential`] holds what the *relay* presents upstream, bound by type and by value to the one
+//! [`Origin`] it was configured for. Nothing in this crate opens a socket or reads a clock, a file
+//! or the environment.
+//!
+//! ```
+//! use talkline_auth::{Azure, Credential, Origin, OriginRules, Secret};
+//!
+//! let origin = Origin::<Azure>::parse("https://voice.openai.azure.com", &OriginRules::default())?;
+//! let credential = Credential::api_key(origin, Secret::new("0123456789abcdef"));
+//! let sealed = credential.seal("/openai/v1/realtime?model=voice")?;
+//! assert_eq!(sealed.host(), "voice.openai.azure.com");
+//! assert_eq!(sealed.authentication().map(|(name, _)| name), Some("api-key"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
+
+pub mod admission;
+mod credential;
+mod origin;
+mod secret;
+mod token;
+
+pub use admission::{Admission, Client, ClientKey, ClientKeys, PresentedKey};
+pub use credential::{Credential, SealError, Sealed};
+pub use origin::{Azure, Custom, OpenAi, Origin, OriginError, OriginRules, Provider, Scheme};
+pub use secret::Secret;
+pub use token::{FetchedToken, TokenError, TokenFuture, TokenSource};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,2 +1,33 @@
 //! Decides what a configuration means: files, variables and flags (as data) to typed settings, or every problem at once.
 #![forbid(unsafe_code)]
+
+mod config;
+mod input;
+mod problem;
+mod render;
+mod routes;
+
+pub use config::{Clients, Config, Limits, Server, TlsFiles, Transport};
+pub use input::{FlagValue, Format, Inputs, Setting, Source, SourceFile};
+pub use problem::{Problem, Report, Severity, Style};
+pub use routes::{RouteMatch, Routes, UnknownModel};
+
+/// What [`resolve`] makes of its inputs.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The configuration to run.
+    pub config: Config,
+    /// What is probably not as meant. Never an error.
+    pub warnings: Report,
+    /// Every effective value with its source, sorted by key.
+    pub settings: Vec<Setting>,
+}
+
+/// Resolves files, variables and flags into a configuration.
+///
+/// # Errors
+///
+/// A [`Report`] with every problem at once, warnings included, when one of them is an error.
+pub fn resolve(_inputs: &Inputs<'_>) -> Result<Resolved, Report> {
+    Err(Report::default())
+}

@@ -1,0 +1,259 @@
+//! What the relay presents upstream, bound to the origin it was configured for.
+
+use std::{fmt, sync::Arc};
+
+use crate::{Azure, Custom, Origin, Provider, Scheme, Secret, origin::OpenAi};
+
+/// A credential of provider `P` together with the only origin it may be sent to.
+///
+/// The two are one value: no method takes a host, and a credential of one provider is not a
+/// credential of another.
+///
+/// ```compile_fail
+/// # use talkline_auth::{Azure, Credential, OpenAi, Origin, OriginRules, Secret};
+/// let openai = Origin::<OpenAi>::parse("https://api.openai.com", &OriginRules::default()).unwrap();
+/// // An Azure credential cannot be made for an OpenAI origin …
+/// let wrong: Credential<Azure> = Credential::api_key(openai, Secret::new("azure-key"));
+/// ```
+///
+/// ```compile_fail
+/// # use talkline_auth::{Azure, Credential, OpenAi};
+/// // … nor handed over where OpenAI's is asked for.
+/// fn dial_openai(_: &Credential<OpenAi>) {}
+/// fn misuse(azure: &Credential<Azure>) { dial_openai(azure) }
+/// ```
+///
+/// ```compile_fail
+/// # use talkline_auth::{Azure, Credential, Origin};
+/// // Azure is never dialled without a credential.
+/// fn misuse(origin: Origin<Azure>) -> Credential<Azure> { Credential::none(origin) }
+/// ```
+#[derive(Clone)]
+pub struct Credential<P> {
+    origin: Arc<Origin<P>>,
+    material: Material,
+}
+
+#[derive(Clone)]
+enum Material {
+    ApiKey(Secret),
+    Bearer(Secret),
+    None,
+}
+
+impl<P: Provider> Credential<P> {
+    /// A static API key. Azure gets it as `api-key`, all others as `Authorization: Bearer`.
+    ///
+    /// Azure does not reliably take an API key as a bearer token on the Realtime WebSocket
+    /// (Microsoft's GA quickstart sets the `api-key` header for that reason).
+    pub fn api_key(origin: Origin<P>, key: Secret) -> Self {
+        Self { origin: Arc::new(origin), material: Material::ApiKey(key) }
+    }
+
+    /// The origin that this credential belongs to.
+    pub fn origin(&self) -> &Origin<P> {
+        &self.origin
+    }
+
+    /// What kind of credential it is, for logs.
+    pub fn kind(&self) -> &'static str {
+        match self.material {
+            Material::ApiKey(_) => "api-key",
+            Material::Bearer(_) => "bearer",
+            Material::None => "none",
+        }
+    }
+
+    /// Joins the credential, its origin and a path into the one value that a dialler takes.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError`] when `path_and_query` is not in origin form (RFC 9112 section 3.2.1): it must
+    /// start with one `/` and hold visible ASCII only, without `#`, so that it can neither name
+    /// another host nor add a header line.
+    pub fn seal(&self, path_and_query: &str) -> Result<Sealed, SealError> {
+        let legal = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\' | b'"');
+        let origin_form = path_and_query.starts_with('/') && !path_and_query.starts_with("//");
+        if !origin_form || !path_and_query.bytes().all(legal) {
+            return Err(SealError);
+        }
+        let authentication = match &self.material {
+            Material::ApiKey(key) => {
+                Some((P::KEY_HEADER, Secret::new(format!("{}{}", P::KEY_PREFIX, key.expose()))))
+            }
+            Material::Bearer(token) => {
+                Some(("authorization", Secret::new(format!("Bearer {}", token.expose()))))
+            }
+            Material::None => None,
+        };
+        let secret = match &self.material {
+            Material::ApiKey(secret) | Material::Bearer(secret) => Some(secret.clone()),
+            Material::None => None,
+        };
+        Ok(Sealed {
+            provider: P::NAME,
+            scheme: self.origin.scheme(),
+            host: self.origin.host().to_owned(),
+            port: self.origin.port(),
+            authority: self.origin.authority(),
+            path_and_query: path_and_query.to_owned(),
+            authentication,
+            secret,
+        })
+    }
+}
+
+impl Credential<Azure> {
+    /// A Microsoft Entra ID access token, sent as `Authorization: Bearer`.
+    pub fn entra_token(origin: Origin<Azure>, token: Secret) -> Self {
+        Self { origin: Arc::new(origin), material: Material::Bearer(token) }
+    }
+}
+
+impl Credential<Custom> {
+    /// No credential at all, for a custom endpoint that asks for none.
+    pub fn none(origin: Origin<Custom>) -> Self {
+        Self { origin: Arc::new(origin), material: Material::None }
+    }
+}
+
+impl Credential<OpenAi> {
+    /// The credential for `api.openai.com` itself.
+    pub fn platform_key(key: Secret) -> Self {
+        let origin = Origin::parse("https://api.openai.com", &crate::OriginRules::default())
+            .expect("the provider's own origin obeys its own rules");
+        Self::api_key(origin, key)
+    }
+}
+
+impl<P: Provider> fmt::Debug for Credential<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential<{}>({} for {})", P::NAME, self.kind(), self.origin)
+    }
+}
+
+/// The path given to [`Credential::seal`] is not in origin form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the path is not in origin form")]
+pub struct SealError;
+
+/// Where to dial and what to present there, as one value.
+///
+/// A dialler takes host and port from here and has no other source for them.
+#[derive(Clone)]
+pub struct Sealed {
+    provider: &'static str,
+    scheme: Scheme,
+    host: String,
+    port: u16,
+    authority: String,
+    path_and_query: String,
+    authentication: Option<(&'static str, Secret)>,
+    secret: Option<Secret>,
+}
+
+impl Sealed {
+    /// Name of the provider, for logs.
+    pub fn provider(&self) -> &'static str {
+        self.provider
+    }
+
+    /// Whether TLS is used.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Host to resolve, to name in the TLS handshake and to check the certificate against.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// TCP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Value of the `Host` header.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Request target in origin form.
+    pub fn path_and_query(&self) -> &str {
+        &self.path_and_query
+    }
+
+    /// Name (lower case) and value of the header that authenticates the request.
+    pub fn authentication(&self) -> Option<(&'static str, &Secret)> {
+        self.authentication.as_ref().map(|(name, value)| (*name, value))
+    }
+
+    /// `text` without any trace of the credential.
+    pub fn scrub(&self, text: &str) -> String {
+        match &self.secret {
+            Some(secret) => secret.scrub(text),
+            None => text.to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path_and_query.split('?').next().unwrap_or_default();
+        write!(f, "Sealed({}://{}{path})", self.scheme.as_str(), self.authority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OriginRules;
+
+    fn azure() -> Origin<Azure> {
+        Origin::parse("https://r.openai.azure.com", &OriginRules::default()).unwrap()
+    }
+
+    fn header(sealed: &Sealed) -> String {
+        let (name, value) = sealed.authentication().unwrap();
+        format!("{name}: {}", value.expose())
+    }
+
+    #[test]
+    fn each_provider_gets_its_own_header() {
+        let seal = |c: &Credential<Azure>| header(&c.seal("/p").unwrap());
+        assert_eq!(seal(&Credential::api_key(azure(), Secret::new("k"))), "api-key: k");
+        assert_eq!(
+            seal(&Credential::entra_token(azure(), Secret::new("t"))),
+            "authorization: Bearer t"
+        );
+        let openai = Credential::platform_key(Secret::new("sk-1"));
+        assert_eq!(header(&openai.seal("/p").unwrap()), "authorization: Bearer sk-1");
+        assert_eq!(openai.origin().to_string(), "wss://api.openai.com");
+    }
+
+    #[test]
+    fn a_path_cannot_name_another_host_or_add_a_header() {
+        let credential = Credential::api_key(azure(), Secret::new("k"));
+        for path in [
+            "",
+            "openai",
+            "//evil.example/",
+            "https://evil.example/",
+            "/a b",
+            "/a\r\nX: y",
+            "/a#b",
+            "/\u{e9}",
+        ] {
+            assert_eq!(credential.seal(path).unwrap_err(), SealError, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_shows_the_secret() {
+        let credential = Credential::api_key(azure(), Secret::new("CANARY-KEY"));
+        let sealed = credential.seal("/p?q=CANARY-QUERY").unwrap();
+        let shown = format!("{credential:?} {sealed:?}");
+        assert!(!shown.contains("CANARY"), "{shown}");
+        assert_eq!(sealed.scrub("you sent CANARY-KEY"), "you sent [redacted]");
+    }
+}

@@ -1,0 +1,47 @@
+//! Where bearer tokens come from.
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use crate::Secret;
+
+/// What [`TokenSource::fetch`] returns: a boxed future, so that sources of different kinds can
+/// stand behind one pointer.
+pub type TokenFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<FetchedToken, TokenError>> + Send + 'a>>;
+
+/// Something that can be asked for a fresh bearer token.
+///
+/// A source holds no cache and sets no timer: how long a token is used, and when the next one is
+/// asked for, is decided by the caller.
+pub trait TokenSource: Send + Sync + fmt::Debug {
+    /// A short name for logs: `managed-identity`, `workload-identity`, …
+    fn name(&self) -> &'static str;
+
+    /// Asks the identity service for a token.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the request; nothing is kept and the next call starts afresh.
+    fn fetch(&self) -> TokenFuture<'_>;
+}
+
+/// A token as the identity service handed it out.
+#[derive(Clone, Debug)]
+pub struct FetchedToken {
+    /// The bearer token.
+    pub secret: Secret,
+    /// How long it is valid, counted from the answer.
+    pub time_to_live: Duration,
+}
+
+/// Why no token was obtained. Cheap to clone, so that every waiter gets the same answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{source_name} gave no token: {detail}")]
+pub struct TokenError {
+    /// The [`TokenSource::name`] of the source.
+    pub source_name: &'static str,
+    /// What the identity service or the transport said, without any secret.
+    pub detail: Arc<str>,
+    /// Whether asking again can help without somebody changing the configuration.
+    pub permanent: bool,
+}

@@ -1,0 +1,123 @@
+//! A resolved configuration: everything present, everything in domain types.
+
+use std::{net::SocketAddr, time::Duration};
+
+use talkline_auth::ClientKeys;
+
+use crate::Routes;
+
+/// A configuration that can be run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where and how to listen.
+    pub server: Server,
+    /// Who may open a session.
+    pub clients: Clients,
+    /// Which upstream a client's model name leads to.
+    pub routes: Routes,
+    /// How a browser or app is told to reach Talk.
+    pub transport: Transport,
+    /// Every bound.
+    pub limits: Limits,
+}
+
+/// Where and how to listen.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Address and port. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Certificate and key, when Talkline itself speaks TLS.
+    pub tls: Option<TlsFiles>,
+    /// Web origins whose pages may connect, exact, such as `https://talk.example.com`.
+    pub allowed_origins: Vec<String>,
+    /// `Host` values beside the loopback names and the listen address that are answered: a guard
+    /// against DNS rebinding. Empty accepts any `Host` when client keys are set.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// PEM files, as paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, leaf first.
+    pub cert: String,
+    /// Private key of the leaf.
+    pub key: String,
+}
+
+/// Who may open a session.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    /// Named client keys; may be empty only with `allow_anonymous`.
+    pub keys: ClientKeys,
+    /// Whether a client without a key is let in. True only with a loopback `listen`.
+    pub allow_anonymous: bool,
+}
+
+/// `talk.realtime.transport`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Audio goes through the relay. The only one with Azure.
+    GatewayRelay,
+    /// The browser talks WebRTC to OpenAI.
+    Webrtc,
+    /// The browser opens the provider's WebSocket itself.
+    ProviderWebsocket,
+    /// A room managed elsewhere.
+    ManagedRoom,
+}
+
+impl Transport {
+    /// The value as it is written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GatewayRelay => "gateway-relay",
+            Self::Webrtc => "webrtc",
+            Self::ProviderWebsocket => "provider-websocket",
+            Self::ManagedRoom => "managed-room",
+        }
+    }
+}
+
+/// Every bound, from `limits.*`. The defaults stand in `defaults.toml`, each with its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions at one time, whole process.
+    pub sessions_max: usize,
+    /// Connections that are not yet a session (TLS, HTTP request, dialling), whole process.
+    pub handshakes_max: usize,
+    /// Bytes of a client's request line and headers.
+    pub request_header_bytes_max: usize,
+    /// From accepting the connection to the end of the request's headers, TLS included.
+    pub client_handshake_timeout: Duration,
+    /// Resolving the upstream's name.
+    pub dns_timeout: Duration,
+    /// Connecting to the upstream by TCP, all addresses together.
+    pub connect_timeout: Duration,
+    /// The TLS handshake with the upstream.
+    pub tls_timeout: Duration,
+    /// From sending the upgrade request to the upstream's 101.
+    pub upgrade_timeout: Duration,
+    /// Bytes of one message, all its frames together.
+    pub message_bytes_max: u64,
+    /// Bytes of one frame's payload.
+    pub frame_bytes_max: u64,
+    /// Frames of one message.
+    pub fragments_max: usize,
+    /// Bytes of an event that is held back to be looked at before it is forwarded.
+    pub inspected_event_bytes_max: usize,
+    /// Bytes held per direction for a peer that is slow; then reading stops.
+    pub spill_bytes_max: usize,
+    /// From one ping to the next on each leg.
+    pub ping_interval: Duration,
+    /// Longest silence from a peer before the session ends, counted from its last frame, pongs
+    /// included.
+    pub idle_timeout: Duration,
+    /// Longest time in which a peer takes no byte that waits for it.
+    pub stall_timeout: Duration,
+    /// Longest session, counted from the client's 101.
+    pub session_duration_max: Duration,
+    /// From the first close frame to the moment when both sockets are cut.
+    pub close_timeout: Duration,
+    /// From the stop signal to the moment when sessions that are left are closed.
+    pub drain_grace: Duration,
+}

@@ -1,0 +1,1 @@
+//! The upgrade request, and a strict reading of its answer.

@@ -1,0 +1,1 @@
+//! What a session answers to each event.
