@@ -94,7 +94,8 @@ fn deny(workspace: &Workspace, _: &mut Tally) -> Result<()> {
     let tool = provision::cargo_deny(workspace)?;
     process::run(
         std::process::Command::new(tool)
-            .args(["--locked", "check", "bans", "licenses", "sources"])
+            .args(["--locked", "check", "--hide-inclusion-graph"])
+            .args(["bans", "licenses", "sources"])
             .current_dir(&workspace.root),
     )
 }
