@@ -5,6 +5,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 use rustls::ServerConfig;
 use talkline_auth::ClientKeys;
 use talkline_config::{Config, Routes};
+use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -134,6 +135,33 @@ impl Gateway {
     /// Whether clients connect with TLS.
     pub fn uses_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// Opens a session with every upstream and closes it again at once; returns those that refused,
+    /// by the name that the configuration gives them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes what was open.
+    pub async fn probe(&self) -> Vec<(String, Diagnosis)> {
+        let mut refusals = Vec::new();
+        let ask = Ask {
+            alias: None,
+            intent: Intent::Conversation,
+            dialect: ClientDialect::Ga,
+            offers_realtime: false,
+        };
+        for (name, upstream) in self.shared.routes.providers() {
+            let Ok(request) = upstream.request(&ask, &Correlation::default()) else {
+                continue;
+            };
+            if let Err(refusal) = self.shared.dialer.dial(&request).await {
+                let target = request.target();
+                let diagnosis = Diagnosis::of(&refusal, upstream, ask.intent, target);
+                refusals.push((name.to_owned(), diagnosis));
+            }
+        }
+        refusals
     }
 
     /// Accepts connections until `shutdown` completes, then drains: stops listening at once, lets
