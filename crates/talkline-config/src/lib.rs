@@ -2,14 +2,24 @@
 #![forbid(unsafe_code)]
 
 mod config;
+pub mod endpoint;
 mod input;
+mod keys;
 mod problem;
+mod read;
+mod reader;
 mod render;
+mod resolve;
 mod routes;
+mod secret;
+mod shown;
+mod structure;
+mod tree;
 
 pub use config::{Clients, Config, Limits, Server, TlsFiles, Transport};
 pub use input::{FlagValue, Format, Inputs, Setting, Source, SourceFile};
 pub use problem::{Problem, Report, Severity, Style};
+pub use resolve::resolve;
 pub use routes::{RouteMatch, Routes, UnknownModel};
 
 /// What [`resolve`] makes of its inputs.
@@ -21,13 +31,4 @@ pub struct Resolved {
     pub warnings: Report,
     /// Every effective value with its source, sorted by key.
     pub settings: Vec<Setting>,
-}
-
-/// Resolves files, variables and flags into a configuration.
-///
-/// # Errors
-///
-/// A [`Report`] with every problem at once, warnings included, when one of them is an error.
-pub fn resolve(_inputs: &Inputs<'_>) -> Result<Resolved, Report> {
-    Err(Report::default())
 }

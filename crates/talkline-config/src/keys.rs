@@ -1,0 +1,308 @@
+//! The one table of configuration keys.
+
+use std::{sync::OnceLock, time::Duration};
+
+use crate::tree::{Entry, Node, Place, Table, Value};
+
+/// What a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bool,
+    /// Free text that is no secret: a name, an address, a path.
+    Text,
+    /// A URL: its user name, password and query are never shown.
+    Url,
+    TextList,
+    Choice(&'static [&'static str]),
+    /// A reference to a secret.
+    Secret,
+    /// References to secrets, in any of their shapes.
+    Secrets,
+    Duration {
+        min: Duration,
+        max: Duration,
+    },
+    Size {
+        min: u64,
+        max: u64,
+    },
+    Count {
+        min: u64,
+        max: u64,
+    },
+}
+
+impl Kind {
+    /// The kind in the words of the reference page.
+    pub(crate) fn words(self) -> String {
+        match self {
+            Kind::Bool => "`true` or `false`".into(),
+            Kind::Text => "text".into(),
+            Kind::Url => "URL".into(),
+            Kind::TextList => "list of texts".into(),
+            Kind::Choice(choices) => {
+                choices.iter().map(|choice| format!("`{choice}`")).collect::<Vec<_>>().join(", ")
+            }
+            Kind::Secret => "secret reference".into(),
+            Kind::Secrets => "secret references".into(),
+            Kind::Duration { min, max } => {
+                format!("duration, {} to {}", duration_text(min), duration_text(max))
+            }
+            Kind::Size { min, max } => format!("size, {} to {}", size_text(min), size_text(max)),
+            Kind::Count { min, max } => format!("number, {min} to {max}"),
+        }
+    }
+}
+
+/// One key. `*` in the path stands for a name that the user chooses.
+#[derive(Debug)]
+pub(crate) struct KeySpec {
+    pub(crate) path: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) variables: &'static [&'static str],
+    pub(crate) flag: Option<&'static str>,
+}
+
+pub(crate) const DEPLOYMENT_VARIABLES: &[&str] = &[
+    "AZURE_OPENAI_DEPLOYMENT_NAME",
+    "AZURE_OPENAI_REALTIME_DEPLOYMENT",
+    "AZURE_OPENAI_DEPLOYMENT",
+];
+
+pub(crate) const TYPES: &[&str] = &["azure-openai", "openai", "custom"];
+pub(crate) const TRANSPORTS: &[&str] =
+    &["gateway-relay", "webrtc", "provider-websocket", "managed-room"];
+pub(crate) const AUTH_KINDS: &[&str] = &["api-key", "none"];
+
+const fn key(path: &'static str, kind: Kind) -> KeySpec {
+    KeySpec { path, kind, variables: &[], flag: None }
+}
+
+const fn seconds(min: u64, max: u64) -> Kind {
+    Kind::Duration { min: Duration::from_secs(min), max: Duration::from_secs(max) }
+}
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Size { min, max }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Every key, in the order of the reference page.
+pub(crate) const KEYS: &[KeySpec] = &[
+    key("talk.realtime.provider", Kind::Text),
+    key("talk.realtime.transport", Kind::Choice(TRANSPORTS)),
+    key("talk.realtime.model", Kind::Text),
+    key("talk.realtime.allowAnyModel", Kind::Bool),
+    key("talk.realtime.routes.*", Kind::Text),
+    key("talk.realtime.providers.*.type", Kind::Choice(TYPES)),
+    KeySpec {
+        path: "talk.realtime.providers.*.azureEndpoint",
+        kind: Kind::Url,
+        variables: &["AZURE_OPENAI_ENDPOINT"],
+        flag: None,
+    },
+    KeySpec {
+        path: "talk.realtime.providers.*.azureDeployment",
+        kind: Kind::Text,
+        variables: DEPLOYMENT_VARIABLES,
+        flag: None,
+    },
+    KeySpec {
+        path: "talk.realtime.providers.*.azureApiVersion",
+        kind: Kind::Text,
+        variables: &["AZURE_OPENAI_API_VERSION"],
+        flag: None,
+    },
+    KeySpec {
+        path: "talk.realtime.providers.*.baseUrl",
+        kind: Kind::Url,
+        variables: &["OPENAI_BASE_URL"],
+        flag: None,
+    },
+    key("talk.realtime.providers.*.model", Kind::Text),
+    key("talk.realtime.providers.*.aliases", Kind::TextList),
+    key("talk.realtime.providers.*.allowedHosts", Kind::TextList),
+    key("talk.realtime.providers.*.allowInsecureUpstream", Kind::Bool),
+    KeySpec {
+        path: "talk.realtime.providers.*.apiKey",
+        kind: Kind::Secret,
+        variables: &["AZURE_OPENAI_API_KEY", "OPENAI_API_KEY"],
+        flag: None,
+    },
+    key("talk.realtime.providers.*.auth.kind", Kind::Choice(AUTH_KINDS)),
+    KeySpec {
+        path: "server.listen",
+        kind: Kind::Text,
+        variables: &["TALKLINE_LISTEN"],
+        flag: Some("--listen"),
+    },
+    KeySpec { path: "server.tls.cert", kind: Kind::Text, variables: &[], flag: Some("--tls-cert") },
+    KeySpec { path: "server.tls.key", kind: Kind::Text, variables: &[], flag: Some("--tls-key") },
+    key("server.allowedOrigins", Kind::TextList),
+    key("server.allowedHosts", Kind::TextList),
+    KeySpec {
+        path: "clients.keys",
+        kind: Kind::Secrets,
+        variables: &["TALKLINE_CLIENT_KEY"],
+        flag: None,
+    },
+    key("clients.allowAnonymous", Kind::Bool),
+    key("limits.maxSessions", Kind::Count { min: 1, max: 1_000_000 }),
+    key("limits.maxHandshakes", Kind::Count { min: 1, max: 100_000 }),
+    key("limits.maxRequestHeaderSize", bytes(KIB, 256 * KIB)),
+    key("limits.clientHandshakeTimeout", seconds(1, 120)),
+    key("limits.dnsTimeout", seconds(1, 120)),
+    key("limits.connectTimeout", seconds(1, 120)),
+    key("limits.tlsTimeout", seconds(1, 120)),
+    key("limits.upgradeTimeout", seconds(1, 300)),
+    key("limits.maxMessageSize", bytes(64 * KIB, 256 * MIB)),
+    key("limits.maxFrameSize", bytes(64 * KIB, 256 * MIB)),
+    key("limits.maxFragments", Kind::Count { min: 1, max: 1_000_000 }),
+    key("limits.maxInspectedEventSize", bytes(4 * KIB, 16 * MIB)),
+    key("limits.maxSpillSize", bytes(4 * KIB, 16 * MIB)),
+    key("limits.pingInterval", seconds(1, 600)),
+    key("limits.idleTimeout", seconds(2, 3600)),
+    key("limits.stallTimeout", seconds(1, 600)),
+    key("limits.maxSessionDuration", seconds(1, 24 * 3600)),
+    key("limits.closeTimeout", seconds(1, 60)),
+    key("limits.drainGrace", seconds(0, 24 * 3600)),
+    key("allowPlaintextSecrets", Kind::Bool),
+];
+
+/// `talk.realtime` keys of OpenClaw's that say nothing about the relay.
+pub(crate) const OPENCLAW_REALTIME: &[&str] = &[
+    "mode",
+    "brain",
+    "speakerVoice",
+    "speakerVoiceId",
+    "instructions",
+    "vadThreshold",
+    "silenceDurationMs",
+    "prefixPaddingMs",
+    "reasoningEffort",
+    "consultRouting",
+];
+
+/// Provider keys of OpenClaw's that say nothing about the relay.
+pub(crate) const OPENCLAW_PROVIDER: &[&str] = &[
+    "voice",
+    "speakerVoice",
+    "speakerVoiceId",
+    "temperature",
+    "vadThreshold",
+    "silenceDurationMs",
+    "prefixPaddingMs",
+    "interruptResponseOnInputAudio",
+    "minBargeInAudioEndMs",
+    "reasoningEffort",
+];
+
+/// What the table says about a place in the tree.
+pub(crate) enum Known {
+    /// A key with a value.
+    Key(&'static KeySpec),
+    /// A table whose keys the table lists.
+    Table,
+    /// Nothing.
+    Unknown,
+}
+
+/// Looks a path up.
+pub(crate) fn known<S: AsRef<str>>(path: &[S]) -> Known {
+    let mut is_table = false;
+    for spec in KEYS {
+        let mut pattern = spec.path.split('.');
+        let fits = path.iter().all(|segment| {
+            pattern.next().is_some_and(|expected| expected == "*" || expected == segment.as_ref())
+        });
+        match (fits, pattern.next()) {
+            (true, None) => return Known::Key(spec),
+            (true, Some(_)) => is_table = true,
+            (false, _) => {}
+        }
+    }
+    if is_table { Known::Table } else { Known::Unknown }
+}
+
+/// The keys that a table at this path may hold; empty where the user chooses the names.
+pub(crate) fn children<S: AsRef<str>>(path: &[S]) -> Vec<&'static str> {
+    let mut out: Vec<&'static str> = Vec::new();
+    for spec in KEYS {
+        let mut pattern = spec.path.split('.');
+        let fits = path.iter().all(|segment| {
+            pattern.next().is_some_and(|expected| expected == "*" || expected == segment.as_ref())
+        });
+        if let (true, Some(next)) = (fits, pattern.next())
+            && next != "*"
+            && !out.contains(&next)
+        {
+            out.push(next);
+        }
+    }
+    out
+}
+
+/// The candidate that a name was probably meant to be.
+///
+/// Other spellings (`azure_endpoint`, `AzureEndpoint`) count as equal, misspellings by
+/// Jaro-Winkler similarity of 0.8 or more.
+pub(crate) fn suggestion<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    let plain = |text: &str| -> String {
+        text.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect()
+    };
+    let name = plain(name);
+    let score = |candidate: &&str| strsim::jaro_winkler(&name, &plain(candidate));
+    candidates
+        .iter()
+        .map(|candidate| (score(candidate), *candidate))
+        .filter(|(score, _)| *score >= 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// The documented defaults, as the lowest layer.
+pub(crate) fn defaults() -> Table {
+    static DEFAULTS: OnceLock<Table> = OnceLock::new();
+    DEFAULTS
+        .get_or_init(|| {
+            let read = crate::read::read(include_str!("defaults.toml"), crate::Format::Toml, 0);
+            placed_nowhere(read.expect("the built-in defaults are read by every test"))
+        })
+        .clone()
+}
+
+fn placed_nowhere(table: Table) -> Table {
+    let entries = table.entries.into_iter().map(|entry| {
+        let value = match entry.node.value {
+            Value::Table(inner) => Value::Table(placed_nowhere(inner)),
+            value => value,
+        };
+        let node = Node { place: Place::Default, value };
+        Entry { key: entry.key, key_place: Place::Default, node }
+    });
+    Table { entries: entries.collect() }
+}
+
+/// A duration as one writes it: the largest unit that divides it.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match millis {
+        0 => "0s".into(),
+        _ if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
+        _ if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
+        _ if millis % 1000 == 0 => format!("{}s", millis / 1000),
+        _ => format!("{millis}ms"),
+    }
+}
+
+/// A size as one writes it: the largest unit that divides it.
+pub(crate) fn size_text(bytes: u64) -> String {
+    match bytes {
+        0 => "0".into(),
+        _ if bytes % MIB == 0 => format!("{}MiB", bytes / MIB),
+        _ if bytes % KIB == 0 => format!("{}KiB", bytes / KIB),
+        _ => format!("{bytes}"),
+    }
+}
