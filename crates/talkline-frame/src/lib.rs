@@ -34,6 +34,8 @@
 mod event_type;
 mod header;
 mod scanner;
+#[cfg(test)]
+mod tests;
 mod utf8;
 mod violation;
 
