@@ -147,7 +147,7 @@ export class Line {
    */
   async talk(program, ...args) {
     const file = fileURLToPath(new URL(program, import.meta.url));
-    const { stdout } = await promisify(execFile)(process.execPath, [file, ...args], {
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, [file, ...args], {
       env: {
         PATH: process.env.PATH,
         NODE_EXTRA_CA_CERTS: this.certificate,
@@ -158,6 +158,8 @@ export class Line {
       timeout: TURN_MS,
       maxBuffer: OUTPUT_BYTES_MAX,
     });
+    // A client whose connection ends early has nothing left to wait for, and exits in silence.
+    if (stdout === '') throw new Error(`the client ended before its turn was whole: ${stderr}`);
     return JSON.parse(stdout);
   }
 }
