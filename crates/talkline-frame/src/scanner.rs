@@ -201,28 +201,31 @@ impl Scanner {
             OpCode::Ping | OpCode::Pong => {}
             OpCode::Text => self.begin_message(MessageKind::Text, header)?,
             OpCode::Binary => self.begin_message(MessageKind::Binary, header)?,
-            OpCode::Continuation => self.extend_message(header)?,
+            OpCode::Continuation => {
+                let message = self.message.ok_or(Violation::ContinuationOrphan)?;
+                self.message = Some(self.extended(message, header)?);
+            }
         }
         self.frame = Some(Frame { header, seen: 0 });
         Ok(())
     }
 
     fn begin_message(&mut self, kind: MessageKind, header: Header) -> Result<(), Violation> {
-        match kind {
-            MessageKind::Text => self.finder.reset(),
-            MessageKind::Binary => self.finder.skip_message(),
-        }
-        self.message = Some(Message {
+        let message = Message {
             kind,
             bytes: 0,
             fragments: 0,
             utf8: Utf8::new(),
-        });
-        self.extend_message(header)
+        };
+        self.message = Some(self.extended(message, header)?);
+        match kind {
+            MessageKind::Text => self.finder.reset(),
+            MessageKind::Binary => self.finder.skip_message(),
+        }
+        Ok(())
     }
 
-    fn extend_message(&mut self, header: Header) -> Result<(), Violation> {
-        let message = self.message.as_mut().ok_or(Violation::ContinuationOrphan)?;
+    fn extended(&self, mut message: Message, header: Header) -> Result<Message, Violation> {
         if header.payload_bytes > self.limits.frame_bytes_max {
             return Err(Violation::FrameTooLong);
         }
@@ -230,12 +233,11 @@ impl Scanner {
         if message.bytes > self.limits.message_bytes_max {
             return Err(Violation::MessageTooLong);
         }
-        // A message that begins its last permitted fragment without ending is refused on that header.
         message.fragments += 1;
         if message.fragments > self.limits.fragments_max.max(1) {
             return Err(Violation::TooManyFragments);
         }
-        Ok(())
+        Ok(message)
     }
 
     fn step_payload(&mut self, frame: Frame, input: &[u8]) -> Result<(usize, Step), Violation> {

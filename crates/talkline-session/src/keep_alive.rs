@@ -37,6 +37,11 @@ impl KeepAlive {
         self.unanswered_since = None;
     }
 
+    /// A ping went out. It counts from here: inside a long frame it may have had to wait.
+    pub(crate) fn pinged(&mut self, now: Instant) {
+        self.unanswered_since.get_or_insert(now);
+    }
+
     pub(crate) fn pause(&mut self) {
         self.paused = true;
     }
@@ -66,7 +71,6 @@ impl KeepAlive {
         }
         // Counted from now: after a suspend of the machine one ping is due, not all that were missed.
         self.next_ping = now + interval;
-        self.unanswered_since.get_or_insert(now);
         Some(Alarm::Ping)
     }
 

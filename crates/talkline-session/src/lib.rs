@@ -33,6 +33,8 @@ mod limits;
 mod session;
 mod summary;
 
+pub use talkline_frame::Limits as FrameLimits;
+
 pub use close::{Close, ErrorEvent, REASON_BYTES_MAX, sanitize_reason};
 pub use limits::Limits;
 pub use session::{Action, Control, Lost, Message, Session, Side, Stop, Verdict};

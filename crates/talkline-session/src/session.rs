@@ -183,6 +183,11 @@ impl Session {
         leg.keep_alive.alive();
     }
 
+    /// A ping that an [`Action::Ping`] asked for went out; its answer is due from here on.
+    pub fn on_ping_sent(&mut self, to: Side, now: Instant) {
+        self.leg(to).keep_alive.pinged(now);
+    }
+
     /// A side that had stopped reading took bytes again, which is as good a sign of life as a pong.
     pub fn on_write_resumed(&mut self, to: Side) {
         self.leg(to).keep_alive.alive();
@@ -242,7 +247,7 @@ impl Session {
         match control {
             Control::Pong => {}
             Control::Ping(payload) if self.leg(from).close_sent.is_none() => {
-                self.actions.push_back(Action::Pong(from, payload.to_vec()));
+                self.pong(from, payload.to_vec());
             }
             Control::Ping(_) => {}
             Control::Close(close) => self.on_close(from, close, now),
@@ -320,8 +325,11 @@ impl Session {
                     now,
                 );
             }
-            // The one that closes has hung up already: nobody is left to hear the answer.
-            (Phase::Closing { closer, .. }, _) if *closer == from => {
+            // The one that closes does not wait for the answer. It is sent all the same, for one that
+            // has only ended its writing side.
+            (Phase::Closing { closer, reply, .. }, _) if *closer == from => {
+                let reply = reply.clone();
+                self.close(from, reply);
                 let linger = match from {
                     Side::Client => self.limits.gone_linger,
                     Side::Upstream => self.limits.linger,
@@ -409,6 +417,13 @@ impl Session {
             Side::Client => &mut self.client,
             Side::Upstream => &mut self.upstream,
         }
+    }
+
+    /// Answers the latest ping only, as RFC 6455 section 5.5.3 permits: a flood of them takes no memory.
+    fn pong(&mut self, to: Side, payload: Vec<u8>) {
+        self.actions
+            .retain(|action| !matches!(action, Action::Pong(side, _) if *side == to));
+        self.actions.push_back(Action::Pong(to, payload));
     }
 
     fn on_close(&mut self, from: Side, close: Close, now: Instant) {
