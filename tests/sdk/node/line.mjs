@@ -2,7 +2,7 @@
 
 import { execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,22 +17,11 @@ const STOP_MS = 10_000;
 const TURN_MS = 60_000;
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
 
-/** Rejects when `promise` takes longer than `ms`; says so in the words of `problem`. */
-async function within(ms, problem, promise) {
-  let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(problem())), ms);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/** A child whose output is kept, and whose first line says where it listens. */
+/** A child whose output is kept, line by line, and can be waited for. */
 class Process {
-  output = '';
+  output = [];
+  closed = false;
+  changed = new EventEmitter();
 
   constructor(name, args, environment) {
     this.name = name;
@@ -44,36 +33,51 @@ class Process {
     // A test runner that is ended must not leave servers behind.
     this.killAtExit = () => this.child.kill('SIGKILL');
     process.once('exit', this.killAtExit);
-    this.ended = once(this.child, 'close');
-    this.ended.catch((error) => (this.output += `${error}\n`));
-    this.child.stderr.on('data', (data) => (this.output += data));
-    const lines = createInterface({ input: this.child.stdout });
-    this.firstLine = new Promise((resolve) => {
-      lines.on('line', (line) => {
-        this.output += `${line}\n`;
-        resolve(line);
-      });
-      lines.on('close', () => resolve(undefined));
+    this.child.on('error', (error) => this.#keep(`${error}`));
+    for (const input of [this.child.stdout, this.child.stderr]) {
+      createInterface({ input }).on('line', (line) => this.#keep(line));
+    }
+    this.ended = new Promise((resolve) => this.child.on('close', resolve));
+    this.ended.then(() => {
+      this.closed = true;
+      this.changed.emit('change');
     });
   }
 
-  /** The URL in `listening on <URL>`, the first line of standard output. */
-  async address() {
-    const silent = () => this.said(`said nothing for ${START_MS} ms`);
-    const line = await within(START_MS, silent, this.firstLine);
-    const found = /^listening on (\S+)$/.exec(line ?? '');
-    if (!found) throw new Error(this.said(`printed ${JSON.stringify(line)} first`));
-    return found[1];
+  #keep(line) {
+    this.output.push(line);
+    this.changed.emit('change');
+  }
+
+  /** The first group of the first line that matches `pattern`, waited for if need be. */
+  async find(pattern) {
+    const found = () => this.output.map((line) => pattern.exec(line)).find((match) => match)?.[1];
+    const signal = AbortSignal.timeout(START_MS);
+    while (found() === undefined) {
+      if (this.closed) break;
+      try {
+        await once(this.changed, 'change', { signal });
+      } catch {
+        break;
+      }
+    }
+    if (found() === undefined) throw new Error(this.said(`did not print ${pattern}`));
+    return found();
+  }
+
+  /** The URL it listens on. */
+  address() {
+    return this.find(/^listening on (\S+)$/);
   }
 
   said(problem) {
-    return `talkline ${this.name} ${problem}; all it printed:\n${this.output}`;
+    return `talkline ${this.name} ${problem}; all it printed:\n${this.output.join('\n')}`;
   }
 
   async stop() {
     this.child.kill('SIGTERM');
     const killer = setTimeout(() => this.child.kill('SIGKILL'), STOP_MS);
-    await this.ended.catch(() => {});
+    await this.ended;
     clearTimeout(killer);
     process.removeListener('exit', this.killAtExit);
   }
@@ -126,12 +130,8 @@ export class Line {
   }
 
   /** The file that `--tls-dev` tells the user to trust. */
-  get certificate() {
-    const exports = [...this.relay.output.matchAll(/^\s*export NODE_EXTRA_CA_CERTS=(.+)$/gm)];
-    if (exports.length !== 1) {
-      throw new Error(this.relay.said('printed no single NODE_EXTRA_CA_CERTS line'));
-    }
-    return exports[0][1].replace(/^['"]|['"]$/g, '');
+  certificate() {
+    return this.relay.find(/^\s*export NODE_EXTRA_CA_CERTS=['"]?([^'"]+)['"]?$/);
   }
 
   /** What the simulator was asked, oldest first. */
@@ -147,10 +147,10 @@ export class Line {
    */
   async talk(program, ...args) {
     const file = fileURLToPath(new URL(program, import.meta.url));
-    const { stdout } = await promisify(execFile)(process.execPath, [file, ...args], {
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, [file, ...args], {
       env: {
         PATH: process.env.PATH,
-        NODE_EXTRA_CA_CERTS: this.certificate,
+        NODE_EXTRA_CA_CERTS: await this.certificate(),
         TALKLINE_ASSETS: process.env.TALKLINE_ASSETS,
         TALKLINE_PORT: this.port,
         TALKLINE_CLIENT_KEY: this.clientKey,
@@ -158,6 +158,8 @@ export class Line {
       timeout: TURN_MS,
       maxBuffer: OUTPUT_BYTES_MAX,
     });
+    // A client whose connection ends early has nothing left to wait for, and exits in silence.
+    if (stdout === '') throw new Error(`the client ended before its turn was whole: ${stderr}`);
     return JSON.parse(stdout);
   }
 }

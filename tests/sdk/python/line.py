@@ -6,7 +6,6 @@ until each says where it listens, and ends both on every path.
 
 import json
 import os
-import queue
 import re
 import secrets
 import subprocess
@@ -22,12 +21,13 @@ ASSETS = Path(os.environ["TALKLINE_ASSETS"])
 
 
 class Process:
-    """A child whose output is kept, and whose first line says where it listens."""
+    """A child whose output is kept, line by line, and can be waited for."""
 
     def __init__(self, name: str, arguments: list[str], environment: dict[str, str]):
         self.name = name
-        self.output: list[str] = []
-        self._first: queue.Queue[str | None] = queue.Queue()
+        self._output: list[str] = []
+        self._open_streams = 2
+        self._changed = threading.Condition()
         # Nothing of the tester's environment: a key that happens to be set there must not help.
         self._child = subprocess.Popen(
             [os.environ["TALKLINE_BIN"], *arguments],
@@ -38,31 +38,39 @@ class Process:
             text=True,
         )
         self._readers = [
-            threading.Thread(target=self._read, args=(self._child.stdout, self._first.put)),
-            threading.Thread(target=self._read, args=(self._child.stderr, lambda line: None)),
+            threading.Thread(target=self._read, args=(stream,))
+            for stream in (self._child.stdout, self._child.stderr)
         ]
         for reader in self._readers:
             reader.start()
 
-    def _read(self, stream, seen) -> None:
+    def _read(self, stream) -> None:
         for line in stream:
-            self.output.append(line)
-            seen(line)
-        seen(None)
+            with self._changed:
+                self._output.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._open_streams -= 1
+            self._changed.notify_all()
+
+    def find(self, pattern: str) -> str:
+        """The first group of the first line that is `pattern`, waited for if need be."""
+
+        def found():
+            return next(filter(None, (re.fullmatch(pattern, it.strip()) for it in self._output)), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: found() or self._open_streams == 0, START_SECONDS)
+            match = found()
+        if match is None:
+            raise AssertionError(self.said(f"did not print {pattern!r}"))
+        return match[1]
 
     def address(self) -> str:
-        """The URL in `listening on <URL>`, the first line of standard output."""
-        try:
-            line = self._first.get(timeout=START_SECONDS)
-        except queue.Empty:
-            raise AssertionError(self.said(f"said nothing for {START_SECONDS} s")) from None
-        found = re.fullmatch(r"listening on (\S+)\n", line or "")
-        if not found:
-            raise AssertionError(self.said(f"printed {line!r} first"))
-        return found[1]
+        return self.find(r"listening on (\S+)")
 
     def said(self, problem: str) -> str:
-        return f"talkline {self.name} {problem}; all it printed:\n{''.join(self.output)}"
+        return f"talkline {self.name} {problem}; all it printed:\n{''.join(self._output)}"
 
     def stop(self) -> None:
         self._child.terminate()
@@ -147,10 +155,7 @@ apiKey = {{ env = "AZURE_OPENAI_API_KEY" }}
     @property
     def certificate(self) -> str:
         """The file that `--tls-dev` tells the user to trust."""
-        lines = [line.strip() for line in self._run.output]
-        exports = [line for line in lines if line.startswith("export SSL_CERT_FILE=")]
-        assert len(exports) == 1, self._run.said("printed no single SSL_CERT_FILE line")
-        return exports[0].removeprefix("export SSL_CERT_FILE=").strip("'\"")
+        return self._run.find(r"export SSL_CERT_FILE=['\"]?([^'\"]+)['\"]?")
 
     def requests(self) -> list[dict]:
         """What the simulator was asked, oldest first."""
