@@ -68,10 +68,10 @@ fn open(request: &Parts, rules: &Rules, now_unix: u64) -> Result<Opening, Refusa
         }
     }
     let key = upgrade_key(request).ok_or_else(Refusal::not_an_upgrade)?;
-    if let (Dialect::Preview, Some(version)) = (dialect, query.get("api-version")) {
-        if !rules.api_versions.iter().any(|each| *each == version) {
-            return Err(Refusal::api_version_bad());
-        }
+    if let (Dialect::Preview, Some(version)) = (dialect, query.get("api-version"))
+        && !rules.api_versions.iter().any(|each| *each == version)
+    {
+        return Err(Refusal::api_version_bad());
     }
     let purpose = match query.get("intent").as_deref() {
         Some("transcription") => Purpose::Transcription,

@@ -428,10 +428,11 @@ impl Session {
         let utterance = std::mem::replace(&mut self.buffer, after);
         self.buffer_start += utterance.len() as u64;
         self.commit(utterance);
-        if self.purpose == Purpose::Realtime && self.detection_flag("create_response") {
-            if let Err(fault) = self.start_response(&Value::Null, now) {
-                self.refuse(&Value::Null, fault);
-            }
+        if self.purpose == Purpose::Realtime
+            && self.detection_flag("create_response")
+            && let Err(fault) = self.start_response(&Value::Null, now)
+        {
+            self.refuse(&Value::Null, fault);
         }
     }
 

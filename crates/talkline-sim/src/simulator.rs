@@ -61,7 +61,6 @@ pub struct Simulator;
 
 impl Simulator {
     /// Starts from the defaults: both Azure paths, on a free loopback port, with [`DEFAULT_API_KEY`].
-    #[must_use]
     pub fn builder() -> Builder {
         Builder {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),

@@ -62,7 +62,7 @@ impl Format {
 fn ulaw_to_linear(byte: u8) -> i16 {
     let bits = !byte;
     let (segment, step) = (bits >> 4 & 7, i16::from(bits & 15));
-    let magnitude = ((step << 3) + 0x84 << segment) - 0x84;
+    let magnitude = (((step << 3) + 0x84) << segment) - 0x84;
     if bits & 0x80 == 0 {
         magnitude
     } else {
@@ -85,7 +85,7 @@ fn alaw_to_linear(byte: u8) -> i16 {
     let (segment, step) = (bits >> 4 & 7, i16::from(bits & 15));
     let magnitude = match segment {
         0 => (step << 4) + 8,
-        _ => (step << 4) + 0x108 << (segment - 1),
+        _ => ((step << 4) + 0x108) << (segment - 1),
     };
     if bits & 0x80 == 0 {
         -magnitude

@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn anything_else_is_described() {
         let backwards: Vec<i16> = question().into_iter().rev().collect();
-        assert_eq!(transcript(&backwards), "(2.1 seconds of speech)");
+        assert_eq!(transcript(&backwards), "(1.8 seconds of speech)");
         assert_eq!(transcript(&question()[..24_000]), "(1.0 seconds of speech)");
         assert_eq!(transcript(&[0; 24_000]), "");
         assert_eq!(transcript(&[]), "");
