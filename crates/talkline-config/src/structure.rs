@@ -29,6 +29,9 @@ pub(crate) fn is_azure_key(key: &str) -> bool {
     plain.to_ascii_lowercase().starts_with("azure")
 }
 
+/// Digits from which on a number may be a key that lacks its quotes.
+pub(crate) const LONG_NUMBER: usize = 12;
+
 struct Check<'a> {
     format: Format,
     inputs: &'a Inputs<'a>,
@@ -172,27 +175,30 @@ fn blot_node(text: &mut String, node: &Node, kind: Option<Kind>, path: &mut Vec<
         (Value::Text(value), Some(Kind::Url)) => blot_url(text, span.clone(), value),
         (Value::Text(value), Some(kind))
             if !matches!(kind, Kind::Secret | Kind::Secrets) && !value.contains("PRIVATE KEY") => {}
-        (Value::Text(_), None) if is_reference(path) => {}
+        (Value::Text(value), None) if is_reference(path, value) => {}
         (Value::Text(_), _) => blot(text, span.clone()),
         (Value::Null | Value::Bool(_) | Value::Date(_), _) => {}
+        (Value::Integer(_) | Value::Float, None) if matches!(keys::known(path), Known::Table) => {}
+        (Value::Integer(_) | Value::Float, Some(kind))
+            if !matches!(kind, Kind::Secret | Kind::Secrets) && span.len() < LONG_NUMBER => {}
+        (Value::Integer(_) | Value::Float, Some(Kind::Count { .. } | Kind::Size { .. })) => {}
         // A key of digits alone, without its quotes.
-        (
-            Value::Integer(_) | Value::Float,
-            Some(Kind::Count { .. } | Kind::Size { .. } | Kind::Duration { .. }),
-        ) => {}
         (Value::Integer(_) | Value::Float, _) => blot(text, span.clone()),
     }
 }
 
-/// Whether the path ends in the name of a variable or file that a secret reference gives.
-fn is_reference(path: &[String]) -> bool {
+/// Whether the value names the source of a secret reference, and is no secret put there by mistake.
+fn is_reference(path: &[String], value: &str) -> bool {
     let Some((last, parent)) = path.split_last() else { return false };
-    let names_source =
-        matches!(last.as_str(), "env" | "file" | "source" | "provider" | "id" | "name");
-    let of_secret = (1..=parent.len()).any(|end| {
-        matches!(keys::known(&parent[..end]), Known::Key(spec) if matches!(spec.kind, Kind::Secret | Kind::Secrets))
-    });
-    names_source && of_secret
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let names_source = match last.as_str() {
+        "env" => value.bytes().all(word) && !value.starts_with(|c: char| c.is_ascii_digit()),
+        "id" => value.starts_with('/') || value.bytes().all(|b| word(b) && !b.is_ascii_lowercase()),
+        "file" | "source" | "provider" | "name" => true,
+        _ => false,
+    };
+    let is_secret = |end: usize| matches!(keys::known(&parent[..end]), Known::Key(spec) if matches!(spec.kind, Kind::Secret | Kind::Secrets));
+    names_source && (1..=parent.len()).any(is_secret)
 }
 
 fn blot_url(text: &mut String, span: std::ops::Range<usize>, value: &str) {
