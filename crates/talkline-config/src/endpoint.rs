@@ -241,6 +241,9 @@ fn scheme(kind: EndpointKind, text: &str) -> Result<(bool, &str), EndpointError>
 }
 
 fn split_port(authority: &str) -> Result<(&str, Option<u16>), EndpointError> {
+    if authority.starts_with('[') && !authority.contains(']') {
+        return Ok((authority, None));
+    }
     let after_address = authority.rfind(']').map_or(0, |bracket| bracket + 1);
     let Some(colon) = authority[after_address..].find(':') else {
         return Ok((authority, None));

@@ -6,6 +6,7 @@ use crate::{
     Inputs, Problem, Setting, Source,
     keys::{self, Kind, Known},
     shown::{cleaned, shown},
+    structure::LONG_NUMBER,
     tree::{Entry, Node, Place, Table, Value, dotted},
 };
 
@@ -325,7 +326,7 @@ impl<'t> Reader<'t> {
 fn described(value: &Value) -> String {
     match value {
         Value::Bool(value) => format!("`{value}`"),
-        Value::Integer(number) => format!("`{number}`"),
+        Value::Integer(number) if number.to_string().len() < LONG_NUMBER => format!("`{number}`"),
         Value::Text(text) => shown(text),
         other => other.kind().to_owned(),
     }
