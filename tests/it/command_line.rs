@@ -13,7 +13,7 @@ async fn demo_holds_one_spoken_turn() {
         assert!(demo.stdout.contains(part), "{}", demo.stdout);
     }
     let reply = std::fs::read(home.path().join("reply.wav")).unwrap();
-    let reply = talkline_sim::Wav::parse(&reply).unwrap();
+    let reply = talkline_sim::wav::Wav::parse(&reply).unwrap();
     assert!(reply.duration().as_secs_f64() > 1.0);
 }
 

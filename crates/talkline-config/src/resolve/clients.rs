@@ -104,6 +104,8 @@ fn keys(reader: &mut Reader<'_>, upstream: &[Secret]) -> Vec<ClientKey> {
         .variables
         .get(variable)
         .filter(|value| !value.is_empty())
+        // A file that refers to this very variable has given its key a name already.
+        .filter(|value| keys.out.iter().all(|key| key.secret.expose() != **value))
     {
         keys.out.retain(|key| key.name != "default");
         let place = Place::Variable(variable.to_owned());
