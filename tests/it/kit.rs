@@ -353,6 +353,23 @@ impl RawSession {
         }
     }
 
+    /// The whole frames up to a frame that is cut short.
+    pub async fn until_cut(&mut self) -> Vec<RawFrame> {
+        while self.fill().await {}
+        let mut frames = Vec::new();
+        while self
+            .header()
+            .is_some_and(|(header, length)| self.buffer.len() >= header + length)
+        {
+            frames.extend(self.frame().await);
+        }
+        assert!(
+            !self.buffer.is_empty(),
+            "no frame was cut short: {frames:?}"
+        );
+        frames
+    }
+
     /// The next frame that is not a ping.
     pub async fn event(&mut self) -> RawFrame {
         loop {

@@ -44,16 +44,33 @@ async fn a_session_that_ends_in_the_grace_is_not_cut() {
 #[tokio::test]
 async fn an_upstream_that_vanishes_is_explained() {
     let sim = simulator().await;
+    let relay = Relay::start(&azure_deployment(&sim.base_url(), "closes_after_101")).await;
+    let mut session = RawSession::open(relay.authority(), "/v1/realtime", &authorized()).await;
+    let event = session.event().await.json();
+    assert_eq!(event["type"], "error", "{event}");
+    assert_eq!(session.event().await.close().0, 1011);
+    session.send(8, &1011_u16.to_be_bytes()).await;
+    assert_eq!(session.frame().await, None);
+}
+
+#[tokio::test]
+async fn an_upstream_that_vanishes_inside_a_frame_is_not_passed_off_as_an_end() {
+    let sim = simulator().await;
     let relay = Relay::start(&azure_deployment(&sim.base_url(), "closes_mid_frame")).await;
     let mut session = RawSession::open(relay.authority(), "/v1/realtime", &authorized()).await;
-    // Whatever came whole is handed on; then the end has a reason.
-    loop {
-        let frame = session.event().await;
-        if frame.opcode == 8 {
-            assert_eq!(frame.close().0, 1011);
-            break;
-        }
-    }
+    // The frame's beginning is with the client already, so nothing can follow it: neither an
+    // event nor a close. The client has to see a broken connection, not a clean one.
+    let rest = session.until_cut().await;
+    assert!(rest.iter().all(|frame| frame.opcode == 1), "{rest:?}");
+    let log = relay.log().await;
+    let line = log
+        .lines()
+        .find(|line| line.contains("session ended"))
+        .expect("it is logged");
+    assert!(
+        line.contains("\"ended_by\":\"upstream\"") && line.contains("disconnected"),
+        "{line}"
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! refusal, so the handshake is made here, over hyper's HTTP/1 client. No redirect is followed, no
 //! proxy variable is read, and host and port come from the sealed target alone.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
@@ -20,7 +20,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -234,44 +234,35 @@ impl Dialer {
             .handshake(TokioIo::new(io))
             .await
             .map_err(failed)?;
-        let connection = connection.with_upgrades();
-        tokio::pin!(connection);
-
-        let send = sender.send_request(upgrade_request(request, &key)?);
-        tokio::pin!(send);
-        let mut connection_ended = false;
-        let response = loop {
-            tokio::select! {
-                biased;
-                response = &mut send => break response.map_err(failed)?,
-                // Once it has ended, the pending send is told so and ends as well.
-                _ = &mut connection, if !connection_ended => connection_ended = true,
-                () = sleep_until(deadline) => return Err(Refusal::TimedOut(Phase::Upgrade)),
-            }
+        let mut driver = Driver {
+            connection: Box::pin(connection.with_upgrades()),
+            ended: false,
         };
+
+        let response = driver.until(
+            deadline,
+            sender.send_request(upgrade_request(request, &key)?),
+        );
+        let response = response
+            .await
+            .ok_or(Refusal::TimedOut(Phase::Upgrade))?
+            .map_err(failed)?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, body) = response.into_parts();
-            let body = async {
-                tokio::join!(read_refusal(body), async {
-                    if !connection_ended {
-                        let _ = (&mut connection).await;
-                    }
-                })
-                .0
-            };
-            let body = tokio::select! {
-                body = body => body,
-                () = sleep_until(Instant::now() + REFUSAL_BODY_TIMEOUT) => Vec::new(),
-            };
+            let mut read = BytesMut::new();
+            // A body that does not end in time is judged by what came of it.
+            driver
+                .until(
+                    Instant::now() + REFUSAL_BODY_TIMEOUT,
+                    read_refusal(body, &mut read),
+                )
+                .await;
             let headers = parts
                 .headers
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.as_bytes()));
-            return Err(Refusal::Answered(UpstreamAnswer::new(
-                parts.status.as_u16(),
-                headers,
-                body,
-            )));
+            let answer = UpstreamAnswer::new(parts.status.as_u16(), headers, read.into());
+            return Err(Refusal::Answered(answer));
         }
         check_switch(&response, &key).map_err(Refusal::BadHandshake)?;
         let answer = Answer {
@@ -279,17 +270,10 @@ impl Dialer {
                 .or_else(|| text(response.headers(), "x-request-id")),
             region: text(response.headers(), "x-ms-region"),
         };
-        let switch = async {
-            let (upgraded, _) = tokio::join!(hyper::upgrade::on(response), async {
-                if !connection_ended {
-                    let _ = (&mut connection).await;
-                }
-            });
-            upgraded
-        };
-        let upgraded = timeout_at(deadline, switch)
+        let upgraded = driver.until(deadline, hyper::upgrade::on(response));
+        let upgraded = upgraded
             .await
-            .map_err(|_| Refusal::TimedOut(Phase::Upgrade))?
+            .ok_or(Refusal::TimedOut(Phase::Upgrade))?
             .map_err(failed)?;
         let parts = upgraded
             .downcast::<TokioIo<IO>>()
@@ -333,10 +317,31 @@ fn upgrade_request(request: &UpstreamRequest, key: &str) -> Result<Request<Empty
         .map_err(|error| Refusal::Failed(Phase::Upgrade, error.to_string()))
 }
 
-async fn read_refusal(mut body: Incoming) -> Vec<u8> {
-    let mut read = BytesMut::new();
-    let deadline = Instant::now() + REFUSAL_BODY_TIMEOUT;
-    while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
+/// hyper's connection, which has to be polled for anything to happen on it.
+struct Driver<C> {
+    connection: Pin<Box<C>>,
+    ended: bool,
+}
+
+impl<C: Future> Driver<C> {
+    /// Polls the connection beside `wanted`. `None` when the deadline comes first.
+    ///
+    /// A connection that ends tells whoever waits for something on it, so `wanted` ends as well.
+    async fn until<F: Future>(&mut self, deadline: Instant, wanted: F) -> Option<F::Output> {
+        tokio::pin!(wanted);
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut wanted => return Some(output),
+                _ = &mut self.connection, if !self.ended => self.ended = true,
+                () = sleep_until(deadline) => return None,
+            }
+        }
+    }
+}
+
+async fn read_refusal(mut body: Incoming, read: &mut BytesMut) {
+    while let Some(Ok(frame)) = body.frame().await {
         let Some(data) = frame.data_ref() else {
             continue;
         };
@@ -346,7 +351,6 @@ async fn read_refusal(mut body: Incoming) -> Vec<u8> {
             break;
         }
     }
-    read.into()
 }
 
 /// RFC 6455 section 4.1, "the client MUST validate the server's response".
