@@ -601,10 +601,9 @@ impl Session {
             let fields = json!({"previous_item_id": previous, "item": item});
             self.emit(self.item_added(), fields);
         }
-        let part = self.part(reply.part());
         self.emit(
             "response.content_part.added",
-            with(&place(reply), json!({"part": part})),
+            with(&place(reply), json!({"part": short_name(reply.part())})),
         );
     }
 
@@ -658,11 +657,11 @@ impl Session {
                 with(&at, json!({"text": reply.text()})),
             );
         }
-        let part = self.part(reply.part());
         self.emit(
             "response.content_part.done",
-            with(&at, json!({"part": part})),
+            with(&at, json!({"part": short_name(reply.part())})),
         );
+        let part = self.part(reply.part());
         let (item_status, status, details) = match cancel {
             None => ("completed", "completed", Value::Null),
             Some(cancel) => ("incomplete", "cancelled", cancelled(cancel)),
@@ -751,18 +750,25 @@ impl Session {
         })
     }
 
-    /// A content part under the dialect's name.
-    fn part(&self, mut part: Value) -> Value {
-        if self.dialect == Dialect::Preview {
-            let name = part["type"]
-                .as_str()
-                .unwrap_or_default()
-                .trim_start_matches("output_")
-                .to_owned();
-            part["type"] = Value::String(name);
+    /// A content part of an item, under the dialect's name.
+    fn part(&self, part: Value) -> Value {
+        match self.dialect {
+            Dialect::Ga => part,
+            Dialect::Preview => short_name(part),
         }
-        part
     }
+}
+
+/// A content part as `audio` or `text`: so the preview names it everywhere, and GA in `response.content_part.*`,
+/// whose schema knows these two only (openai-openapi, `RealtimeServerEventResponseContentPartAdded`).
+fn short_name(mut part: Value) -> Value {
+    let name = part["type"]
+        .as_str()
+        .unwrap_or_default()
+        .trim_start_matches("output_")
+        .to_owned();
+    part["type"] = Value::String(name);
+    part
 }
 
 // === sending ===

@@ -81,9 +81,7 @@ pub(crate) const TABLE: &[Layer] = &[
     Layer {
         name: "talkline",
         may_use: &[
-            "talkline-auth",
             "talkline-config",
-            "talkline-dialect",
             "talkline-entra",
             "talkline-gateway",
             "talkline-sim",
@@ -161,6 +159,81 @@ pub(crate) fn purity(table: &[Layer], metadata: &Metadata) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// ARCHITECTURE.md shows the same table as is enforced here.
+pub(crate) fn architecture(table: &[Layer], page: &str) -> Vec<Violation> {
+    let shown: Vec<Row> = page.lines().filter_map(Row::parse).collect();
+    let mut violations = Vec::new();
+    for (at, layer) in table.iter().enumerate() {
+        let Some(row) = shown.iter().find(|row| row.name == layer.name) else {
+            violations.push(Violation::new(
+                "ARCHITECTURE.md",
+                format!("the dependency table has no row for `{}`", layer.name),
+            ));
+            continue;
+        };
+        if row.pure != (layer.kind == Kind::Pure) {
+            violations.push(Violation::new(
+                "ARCHITECTURE.md",
+                format!("`{}` is {:?} in xtask", layer.name, layer.kind),
+            ));
+        }
+        if row.may_use(&table[..at]) != layer.may_use.iter().copied().collect() {
+            violations.push(Violation::new(
+                "ARCHITECTURE.md",
+                format!("`{}` may use {:?} in xtask", layer.name, layer.may_use),
+            ));
+        }
+    }
+    violations
+}
+
+/// One row of the table, as the page has it: "| `name` | I/O | may use |".
+struct Row<'a> {
+    name: &'a str,
+    pure: bool,
+    uses: &'a str,
+}
+
+impl<'a> Row<'a> {
+    fn parse(line: &'a str) -> Option<Row<'a>> {
+        let cells: Vec<&str> = line
+            .trim()
+            .trim_matches('|')
+            .split('|')
+            .map(str::trim)
+            .collect();
+        let [name, io, uses] = cells[..] else {
+            return None;
+        };
+        let name = name.strip_prefix('`')?.strip_suffix('`')?;
+        Some(Row {
+            name,
+            pure: io.starts_with("pure"),
+            uses,
+        })
+    }
+
+    /// The crates named in the last cell: `–`, a list, or `all but` a list of the rows above.
+    fn may_use(&self, above: &[Layer]) -> HashSet<&'static str> {
+        let names = |list: &str| -> HashSet<String> {
+            list.split(',')
+                .map(|name| format!("talkline-{}", name.trim()))
+                .collect()
+        };
+        let above = above.iter().map(|layer| layer.name);
+        match self.uses.strip_prefix("all but ") {
+            Some(list) => {
+                let left_out = names(list);
+                above.filter(|name| !left_out.contains(*name)).collect()
+            }
+            None => {
+                let listed = names(self.uses);
+                above.filter(|name| listed.contains(*name)).collect()
+            }
+        }
+    }
 }
 
 /// The shortest way from a package to an impure one, over normal dependencies.
@@ -347,6 +420,58 @@ mod tests {
     fn what_only_tests_use_does_not_count() {
         check_purity(&["ground -dev-> tokio"], "");
         check_purity(&["ground -> leaf", "leaf -dev-> tokio"], "");
+    }
+
+    fn check_page(rows: &[&str], expected: &str) {
+        let page = format!(
+            "| crate | I/O? | may use |\n|---|---|---|\n{}\n",
+            rows.join("\n")
+        );
+        let table = [
+            Layer {
+                name: "talkline-auth",
+                may_use: &[],
+                kind: Kind::Pure,
+            },
+            Layer {
+                name: "talkline-frame",
+                may_use: &[],
+                kind: Kind::Pure,
+            },
+            Layer {
+                name: "talkline-sim",
+                may_use: &["talkline-frame"],
+                kind: Kind::Io,
+            },
+        ];
+        assert_eq!(shown(&architecture(&table, &page)), expected, "{rows:?}");
+    }
+
+    #[test]
+    fn the_page_shows_the_table() {
+        const AUTH: &str = "| `talkline-auth` | pure | – |";
+        const FRAME: &str = "| `talkline-frame` | pure, sans-IO | – |";
+        check_page(&[AUTH, FRAME, "| `talkline-sim` | yes | frame |"], "");
+        check_page(
+            &[AUTH, FRAME, "| `talkline-sim` | yes | all but auth |"],
+            "",
+        );
+        check_page(
+            &[AUTH, "| `talkline-sim` | yes | frame |"],
+            "ARCHITECTURE.md: the dependency table has no row for `talkline-frame`\n",
+        );
+        check_page(
+            &[AUTH, FRAME, "| `talkline-sim` | yes | frame, auth |"],
+            "ARCHITECTURE.md: `talkline-sim` may use [\"talkline-frame\"] in xtask\n",
+        );
+        check_page(
+            &[
+                AUTH,
+                "| `talkline-frame` | yes | – |",
+                "| `talkline-sim` | yes | frame |",
+            ],
+            "ARCHITECTURE.md: `talkline-frame` is Pure in xtask\n",
+        );
     }
 
     #[test]

@@ -47,13 +47,15 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let files = workspace.tracked_texts()?;
     let mut violations = layers::dependencies(layers::TABLE, &members);
     violations.extend(layers::purity(layers::TABLE, &workspace.metadata));
+    let page = std::fs::read_to_string(workspace.root.join("ARCHITECTURE.md"))?;
+    violations.extend(layers::architecture(layers::TABLE, &page));
     for member in &members {
         violations.extend(manifests::check(layers::TABLE, member)?);
     }
-    let tracked = |path: &str| workspace.root.join(path).exists();
+    let exists = |path: &str| workspace.root.join(path).exists();
     for file in &files {
         violations.extend(sources::check(file));
-        violations.extend(links::check(file, tracked));
+        violations.extend(links::check(file, exists));
         violations.extend(locks::check(file));
         violations.extend(paths::check(file));
     }

@@ -189,6 +189,10 @@ fn a_ga_turn_is_whole_and_in_order() {
         joined(&events, "response.output_audio_transcript.delta"),
         REPLIES[0].text
     );
+    // The schema of this event, unlike the item's, knows `audio` and `text` only; openai-agents for Python checks it.
+    for event in ["response.content_part.added", "response.content_part.done"] {
+        assert_eq!(find(&events, event)["part"]["type"], "audio", "{event}");
+    }
     let clip = REPLIES[0].wav().unwrap();
     assert_eq!(
         audio(&events, "response.output_audio.delta"),
@@ -196,6 +200,7 @@ fn a_ga_turn_is_whole_and_in_order() {
     );
     let done = &find(&events, "response.done")["response"];
     assert_eq!(done["status"], "completed");
+    assert_eq!(done["output"][0]["content"][0]["type"], "output_audio");
     assert_eq!(
         done["output"][0]["content"][0]["transcript"],
         REPLIES[0].text
