@@ -514,6 +514,7 @@ impl Session {
                 with(&at, json!({"delta": words.concat()})),
             );
         }
+        self.conversation.transcribe(item_id, transcript);
         let usage = usage::transcription(&model, heard_ms, transcript);
         let done = with(&at, json!({"transcript": transcript, "usage": usage}));
         self.emit(&format!("{PREFIX}.completed"), done);
@@ -601,7 +602,7 @@ impl Session {
             let fields = json!({"previous_item_id": previous, "item": item});
             self.emit(self.item_added(), fields);
         }
-        let part = self.part(reply.part());
+        let part = reply.part();
         self.emit(
             "response.content_part.added",
             with(&place(reply), json!({"part": part})),
@@ -658,7 +659,7 @@ impl Session {
                 with(&at, json!({"text": reply.text()})),
             );
         }
-        let part = self.part(reply.part());
+        let part = reply.part();
         self.emit(
             "response.content_part.done",
             with(&at, json!({"part": part})),
@@ -667,7 +668,7 @@ impl Session {
             None => ("completed", "completed", Value::Null),
             Some(cancel) => ("incomplete", "cancelled", cancelled(cancel)),
         };
-        let item = self.reply_item(&reply, item_status, json!([part]));
+        let item = self.reply_item(&reply, item_status, self.content(&part));
         if reply.in_conversation {
             let output = output_tokens(&reply);
             let previous = self.conversation.last_id();
@@ -751,17 +752,16 @@ impl Session {
         })
     }
 
-    /// A content part under the dialect's name.
-    fn part(&self, mut part: Value) -> Value {
-        if self.dialect == Dialect::Preview {
-            let name = part["type"]
-                .as_str()
-                .unwrap_or_default()
-                .trim_start_matches("output_")
-                .to_owned();
-            part["type"] = Value::String(name);
+    /// The content of an item, whose parts GA has renamed.
+    fn content(&self, part: &Value) -> Value {
+        let mut part = part.clone();
+        if self.dialect == Dialect::Ga {
+            part["type"] = json!(match part["type"].as_str() {
+                Some("audio") => "output_audio",
+                _ => "output_text",
+            });
         }
-        part
+        json!([part])
     }
 }
 

@@ -181,6 +181,17 @@ fn a_ga_turn_is_whole_and_in_order() {
         heard["item_id"],
         find(&events, "input_audio_buffer.committed")["item_id"]
     );
+    let retrieve = json!({"type": "conversation.item.retrieve", "item_id": heard["item_id"]});
+    let retrieved = bench.send(retrieve);
+    assert_eq!(
+        retrieved[0]["item"]["content"][0]["transcript"],
+        QUESTION.text
+    );
+    let part = |kind: &str| &find(&events, kind)["part"]["type"];
+    assert_eq!(part("response.content_part.added"), "audio");
+    assert_eq!(part("response.content_part.done"), "audio");
+    let item = &find(&events, "response.output_item.done")["item"];
+    assert_eq!(item["content"][0]["type"], "output_audio");
     assert_eq!(
         joined(&events, "conversation.item.input_audio_transcription.delta"),
         QUESTION.text
