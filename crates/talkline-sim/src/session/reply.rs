@@ -94,6 +94,10 @@ impl Reply {
         self.given == self.steps.len()
     }
 
+    pub(crate) fn is_half_given(&self) -> bool {
+        self.given * 2 >= self.steps.len()
+    }
+
     /// The words given so far.
     pub(crate) fn text(&self) -> String {
         self.steps[..self.given]

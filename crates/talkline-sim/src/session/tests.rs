@@ -1,5 +1,12 @@
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::client::CLIENT_EVENTS;
 use super::*;
 use crate::clips::{QUESTION, REPLIES};
+use crate::simulator::{Pace, Reply as ReplyChoice};
 use crate::wav;
 
 /// A session that replies at once, and what it has said.
@@ -11,7 +18,13 @@ struct Bench {
 impl Bench {
     fn new(dialect: Dialect, purpose: Purpose, rules: Rules) -> Self {
         let now = Instant::now();
-        let session = Session::new(dialect, purpose, "voice", Arc::new(rules), now, 1_000);
+        let terms = Terms {
+            dialect,
+            purpose,
+            model: "voice".to_owned(),
+            misbehaviour: None,
+        };
+        let session = Session::new(&terms, Arc::new(rules), now, 1_000);
         Self { session, now }
     }
 
@@ -55,6 +68,7 @@ impl Bench {
         let outputs = std::iter::from_fn(|| self.session.poll_output());
         let events = outputs.map(|output| match output {
             Output::Event(text) => serde_json::from_str(&text).unwrap(),
+            Output::Drop => json!({"type": "drop"}),
             Output::Close { code, reason } => {
                 json!({"type": "close", "code": code, "reason": reason})
             }
