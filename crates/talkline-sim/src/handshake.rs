@@ -7,10 +7,10 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Version};
 
 use crate::auth::{self, Offered};
-use crate::misbehaviour::{Misbehaviour, Scenario};
+use crate::misbehaviour::Scenario;
 use crate::refusal::Refusal;
 use crate::server::Rules;
-use crate::session::{Dialect, Purpose};
+use crate::session::{Dialect, Purpose, Terms};
 use crate::simulator::Profile;
 use crate::ws;
 
@@ -27,13 +27,10 @@ pub(crate) enum Verdict {
 /// A session about to be opened.
 #[derive(Debug)]
 pub(crate) struct Opening {
-    pub(crate) dialect: Dialect,
-    pub(crate) purpose: Purpose,
-    pub(crate) model: String,
+    pub(crate) terms: Terms,
     /// The value of `Sec-WebSocket-Accept`.
     pub(crate) accept: String,
     pub(crate) offers_realtime: bool,
-    pub(crate) misbehaviour: Option<Misbehaviour>,
 }
 
 /// Whether the connection is encrypted, which the `Location` of a redirect repeats.
@@ -62,9 +59,9 @@ fn open(request: &Parts, rules: &Rules, now_unix: u64) -> Result<Opening, Refusa
     let dialect = route(request, rules.profile, &query)?;
     let offered = offered(&request.headers, &query);
     match rules.profile {
-        Profile::OpenAi => auth::check_openai(&offered, &rules.api_key)?,
+        Profile::OpenAi => auth::check_openai(&offered, rules.api_key.expose())?,
         Profile::Ga | Profile::Preview | Profile::Both => {
-            auth::check_azure(&offered, &rules.api_key, &rules.bearer, now_unix)?;
+            auth::check_azure(&offered, rules.api_key.expose(), &rules.bearer, now_unix)?;
         }
     }
     let key = upgrade_key(request).ok_or_else(Refusal::not_an_upgrade)?;
@@ -92,12 +89,14 @@ fn open(request: &Parts, rules: &Rules, now_unix: u64) -> Result<Opening, Refusa
         return Err(Refusal::deployment_not_found());
     }
     Ok(Opening {
-        dialect,
-        purpose,
-        model,
+        terms: Terms {
+            dialect,
+            purpose,
+            model,
+            misbehaviour,
+        },
         accept: ws::accept_for(key),
         offers_realtime: subprotocols(&request.headers).any(|each| each == "realtime"),
-        misbehaviour,
     })
 }
 

@@ -1,8 +1,8 @@
-//! Ways to break the protocol that a client must survive, each a named one.
+//! Ways a session goes wrong that a client must survive, each a named one.
 
 use crate::refusal::Refusal;
 
-/// What the simulator does wrong in a session.
+/// What goes wrong in a session: a breach of the protocol, or a failure of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Misbehaviour {
@@ -24,11 +24,19 @@ pub enum Misbehaviour {
     FragmentedReplies,
     /// Sends `session.created` in the same segment as the 101, which is legal and often mishandled.
     SessionCreatedWith101,
+    /// Sends `session.created`, then `session_expired` and close 1001, as after 60 minutes.
+    SessionExpired,
+    /// Drops the connection without a close frame in the middle of a reply.
+    DropsMidReply,
+    /// Fails every response for want of capacity.
+    InferenceRateLimitExceeded,
+    /// Ends every response in its middle, as incomplete for its content.
+    ContentFilter,
 }
 
 impl Misbehaviour {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::StallsBefore101,
         Self::ClosesAfter101,
         Self::ClosesMidFrame,
@@ -38,6 +46,10 @@ impl Misbehaviour {
         Self::StopsReading,
         Self::FragmentedReplies,
         Self::SessionCreatedWith101,
+        Self::SessionExpired,
+        Self::DropsMidReply,
+        Self::InferenceRateLimitExceeded,
+        Self::ContentFilter,
     ];
 
     /// The stable name, which is also the deployment name that selects it.
@@ -53,6 +65,10 @@ impl Misbehaviour {
             Self::StopsReading => "stops_reading",
             Self::FragmentedReplies => "fragmented_replies",
             Self::SessionCreatedWith101 => "session_created_with_101",
+            Self::SessionExpired => "session_expired",
+            Self::DropsMidReply => "drops_mid_reply",
+            Self::InferenceRateLimitExceeded => "inference_rate_limit_exceeded",
+            Self::ContentFilter => "content_filter",
         }
     }
 
@@ -68,7 +84,7 @@ impl Misbehaviour {
 pub enum Scenario {
     /// An HTTP answer in place of the 101.
     Refuse(Refusal),
-    /// A session that breaks the protocol.
+    /// A session in which something goes wrong.
     Misbehave(Misbehaviour),
 }
 

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::auth::BearerRule;
+use crate::caller::Secret;
 use crate::handshake::{self, Opening, Transport, Verdict};
 use crate::ids;
 use crate::misbehaviour::{Misbehaviour, Scenario};
@@ -38,7 +39,7 @@ use held::{Held, Hold};
 #[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) profile: Profile,
-    pub(crate) api_key: String,
+    pub(crate) api_key: Secret,
     pub(crate) bearer: BearerRule,
     pub(crate) pace: Pace,
     pub(crate) reply: Reply,
@@ -55,7 +56,7 @@ impl Default for Rules {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         Self {
             profile: Profile::default(),
-            api_key: DEFAULT_API_KEY.to_owned(),
+            api_key: Secret::new(DEFAULT_API_KEY),
             bearer: BearerRule::default(),
             pace: Pace::default(),
             reply: Reply::default(),
@@ -178,7 +179,7 @@ where
         stream,
         first_bytes,
         &parts.read_buf,
-        opening,
+        opening.terms,
         Arc::clone(&shared.rules),
     )
     .await;
@@ -202,7 +203,9 @@ async fn answer(
     let verdict = handshake::decide(&head, &shared.rules, shared.transport, now_unix());
     let (status, opening) = match &verdict {
         Verdict::Refuse(refusal) => (refusal.status, None),
-        Verdict::Open(opening) if opening.misbehaviour == Some(Misbehaviour::StallsBefore101) => {
+        Verdict::Open(opening)
+            if opening.terms.misbehaviour == Some(Misbehaviour::StallsBefore101) =>
+        {
             (0, Some(opening))
         }
         Verdict::Open(opening) => (101, Some(opening)),
@@ -216,7 +219,7 @@ async fn answer(
         Verdict::Open(opening) => switch(opening, &shared.rules),
     };
     if let Verdict::Open(opening) = verdict {
-        hold.set(opening.misbehaviour == Some(Misbehaviour::SessionCreatedWith101));
+        hold.set(opening.terms.misbehaviour == Some(Misbehaviour::SessionCreatedWith101));
         // There is room for the one session that a connection can become.
         let _ = opened.try_send((upgrade, opening));
     }
@@ -251,7 +254,7 @@ fn refuse(refusal: &Refusal, rules: &Rules) -> Response<Full<Bytes>> {
 }
 
 fn switch(opening: &Opening, rules: &Rules) -> Response<Full<Bytes>> {
-    let accept = match opening.misbehaviour {
+    let accept = match opening.terms.misbehaviour {
         Some(Misbehaviour::WrongAccept) => ws::accept_for("another key"),
         _ => opening.accept.clone(),
     };
@@ -265,7 +268,7 @@ fn switch(opening: &Opening, rules: &Rules) -> Response<Full<Bytes>> {
     if opening.offers_realtime {
         builder = builder.header("sec-websocket-protocol", "realtime");
     }
-    if opening.misbehaviour == Some(Misbehaviour::UnrequestedExtension) {
+    if opening.terms.misbehaviour == Some(Misbehaviour::UnrequestedExtension) {
         builder = builder.header("sec-websocket-extensions", "permessage-deflate");
     }
     finish(builder, String::new())

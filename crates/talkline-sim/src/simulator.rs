@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::BearerRule;
+use crate::caller::Secret;
 use crate::misbehaviour::Scenario;
 use crate::record::{Recorder, SeenRequest};
 use crate::server::{self, Rules};
@@ -102,7 +103,7 @@ impl Builder {
 
     /// The one API key that is taken. Defaults to [`DEFAULT_API_KEY`].
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
-        self.rules.api_key = key.into();
+        self.rules.api_key = Secret::new(key);
         self
     }
 

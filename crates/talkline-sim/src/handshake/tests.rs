@@ -21,7 +21,9 @@ fn answer(rules: &Rules, target: &str, extra: &[&str]) -> String {
     }
     let (parts, ()) = request.body(()).unwrap().into_parts();
     match decide(&parts, rules, Transport::Plain, 0) {
-        Verdict::Open(opening) => format!("open {:?} {}", opening.dialect, opening.model),
+        Verdict::Open(opening) => {
+            format!("open {:?} {}", opening.terms.dialect, opening.terms.model)
+        }
         Verdict::Refuse(refusal) => {
             let location = refusal.headers.iter().find(|(name, _)| *name == "location");
             let location = location.map_or(String::new(), |(_, value)| format!(" {value}"));

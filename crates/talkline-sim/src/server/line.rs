@@ -8,9 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep_until, timeout};
 
 use super::{Rules, now_unix};
-use crate::handshake::Opening;
 use crate::misbehaviour::Misbehaviour;
-use crate::session::{Output, Session};
+use crate::session::{Output, Session, Terms};
 use crate::ws::{self, Incoming, Opcode, Parser, Role};
 
 /// Longest wait for a client that does not read.
@@ -24,7 +23,10 @@ const FRAGMENT_BYTES: usize = 97;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     GoOn,
+    /// What is outgoing ends with a close frame.
     Over,
+    /// The connection is to end after what is outgoing, without a close frame.
+    Drop,
 }
 
 /// Holds a session until it is over. `unsent` goes out before anything else; `read` is what the client has sent
@@ -33,26 +35,19 @@ pub(super) async fn hold<S>(
     stream: S,
     unsent: Vec<u8>,
     read: &[u8],
-    opening: Opening,
+    terms: Terms,
     rules: Arc<Rules>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let session = Session::new(
-        opening.dialect,
-        opening.purpose,
-        &opening.model,
-        rules,
-        Instant::now(),
-        now_unix(),
-    );
+    let session = Session::new(&terms, rules, Instant::now(), now_unix());
     let mut parser = Parser::new(Role::Server);
     parser.buffer.extend_from_slice(read);
     let line = Line {
         stream,
         parser,
         session,
-        misbehaviour: opening.misbehaviour,
+        misbehaviour: terms.misbehaviour,
         outgoing: unsent,
     };
     if let Err(error) = line.run().await {
@@ -80,11 +75,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             if self.handle_incoming() == Next::Over {
                 return self.finish().await;
             }
-            if self.collect_outgoing() == Next::Over {
-                return self.close().await;
+            match self.collect_outgoing() {
+                Next::Over => return self.close().await,
+                Next::Drop => return self.finish().await,
+                // What is finished goes out before more is read.
+                Next::GoOn => self.write().await?,
             }
-            // What is finished goes out before more is read.
-            self.write().await?;
             let due = self.session.poll_timeout();
             let reads = self.misbehaviour != Some(Misbehaviour::StopsReading);
             tokio::select! {
@@ -151,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                         .extend(ws::close_frame(Role::Server, code, reason));
                     return Next::Over;
                 }
+                Output::Drop => return Next::Drop,
             }
         }
         Next::GoOn
@@ -168,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         .await?
     }
 
-    /// The client has closed, or must be closed on: say so and end the connection, as servers do first.
+    /// Writes what is outgoing and ends the connection, as servers do first after a close.
     async fn finish(mut self) -> io::Result<()> {
         self.write().await?;
         self.end().await

@@ -220,6 +220,14 @@ impl Conversation {
         Ok((item, previous))
     }
 
+    /// Writes the transcript of a heard item into it, where `conversation.item.retrieve` finds it.
+    pub(crate) fn transcribe(&mut self, id: &str, transcript: &str) {
+        let heard = self.items.iter_mut().find(|item| item.id() == id);
+        if let Some(part) = heard.and_then(|item| item.value.pointer_mut("/content/0/transcript")) {
+            *part = json!(transcript);
+        }
+    }
+
     /// Forgets the end of an assistant's audio, and with it the transcript, as the service does.
     pub(crate) fn truncate(&mut self, id: &str, end_ms: u64) -> Result<(), Fault> {
         let found = self.items.iter_mut().find(|item| item.id() == id);

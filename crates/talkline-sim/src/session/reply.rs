@@ -94,6 +94,10 @@ impl Reply {
         self.given == self.steps.len()
     }
 
+    pub(crate) fn is_half_given(&self) -> bool {
+        self.given * 2 >= self.steps.len()
+    }
+
     /// The words given so far.
     pub(crate) fn text(&self) -> String {
         self.steps[..self.given]
@@ -111,12 +115,13 @@ impl Reply {
         (bytes / self.format.bytes_per_ms()) as u64
     }
 
-    /// The content part, in GA's terms, with what has been given so far.
+    /// The content part with what has been given so far, as `response.content_part` events name it. They say
+    /// `audio` and `text` in both dialects: OpenAI's clients refuse the names that GA gave to parts of items.
     pub(crate) fn part(&self) -> Value {
         if self.speaks {
-            json!({"type": "output_audio", "transcript": self.text()})
+            json!({"type": "audio", "transcript": self.text()})
         } else {
-            json!({"type": "output_text", "text": self.text()})
+            json!({"type": "text", "text": self.text()})
         }
     }
 }

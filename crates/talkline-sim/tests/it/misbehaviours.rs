@@ -53,6 +53,21 @@ async fn each_ends_as_it_should() {
         "timed out waiting for session.updated",
     )
     .await;
+    check(Misbehaviour::DropsMidReply, gone).await;
+    let event = "the service reported an error: ";
+    let expired = "Your session hit the maximum duration of 60 minutes. (code session_expired)";
+    check(Misbehaviour::SessionExpired, &format!("{event}{expired}")).await;
+    let limit = "Rate limit reached for realtime inference. Please try again later. (code inference_rate_limit_exceeded)";
+    check(
+        Misbehaviour::InferenceRateLimitExceeded,
+        &format!("{event}{limit}"),
+    )
+    .await;
+    check(
+        Misbehaviour::ContentFilter,
+        &format!("{event} (code content_filter)"),
+    )
+    .await;
     check(Misbehaviour::NoPong, "whole: true").await;
     check(Misbehaviour::FragmentedReplies, "whole: true").await;
     check(Misbehaviour::SessionCreatedWith101, "whole: true").await;
