@@ -32,6 +32,8 @@ mod keep_alive;
 mod limits;
 mod session;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 pub use close::{Close, ErrorEvent, REASON_BYTES_MAX, sanitize_reason};
 pub use limits::Limits;
@@ -40,3 +42,8 @@ pub use summary::{
     End, EndKind, EndedBy, Errors, Modalities, RateLimit, Responses, Summary, Traffic,
     Transcription, Usage,
 };
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
