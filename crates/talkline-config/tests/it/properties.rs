@@ -1,6 +1,7 @@
 //! Bytes from anywhere are read or refused, never worse.
 
 use proptest::prelude::*;
+use talkline_auth::{Azure, Origin, OriginRules};
 use talkline_config::{
     Style,
     endpoint::{EndpointKind, EndpointRules, normalise},
@@ -125,6 +126,8 @@ proptest! {
             let azure = host.strip_suffix(".openai.azure.com").is_some_and(|label| !label.contains('.'));
             prop_assert!(azure || host.starts_with("127."), "{text} -> {endpoint:?}");
             prop_assert!(!azure || endpoint.origin.starts_with("https://"));
+            let typed = Origin::<Azure>::parse(&endpoint.origin, &OriginRules::default());
+            prop_assert!(typed.is_ok(), "the two tables of rules disagree: {typed:?}");
         }
     }
 }
