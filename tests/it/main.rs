@@ -1,1 +1,17 @@
 //! The real binary against the simulator, over loopback.
+//!
+//! Every test starts its own processes on ports that the system chose, waits for what they say, and
+//! kills them at its end.
+
+#![expect(
+    unreachable_pub,
+    reason = "one binary: what the modules share is public to it alone"
+)]
+
+mod admission;
+mod command_line;
+mod kit;
+mod refusals;
+mod shutdown;
+mod trap;
+mod turns;

@@ -1,4 +1,67 @@
-//! What a developer or CI runs. Depends on no product crate.
+//! What a developer or CI runs: `ci`, `test`, `tidy`. Depends on no product crate.
+//!
+//! Everything here starts processes and reads what they say; the decisions
+//! (what counts as a violation, how reports add up) are functions over data
+//! with their own tests.
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool talks to its user on these"
+)]
 
-fn main() {}
+mod ci;
+mod process;
+mod provision;
+mod report;
+mod sdk;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::test::Suites;
+use crate::workspace::Workspace;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  ci [--fail-fast]      everything that must hold before a change lands
+  test [--rust|--sdk]   every test; the last line is `N passed, N failed, N skipped`
+  tidy                  the rules of the house: layers, manifests, links, lock files
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments.as_slice() {
+        ["ci"] => run(|workspace| ci::run(workspace, ci::OnFailure::GoOn)),
+        ["ci", "--fail-fast"] => run(|workspace| ci::run(workspace, ci::OnFailure::Stop)),
+        ["test"] => run(|workspace| test::run(workspace, Suites::All)),
+        ["test", "--rust"] => run(|workspace| test::run(workspace, Suites::Rust)),
+        ["test", "--sdk"] => run(|workspace| test::run(workspace, Suites::Sdk)),
+        ["tidy"] => run(tidy::run),
+        ["help" | "-h" | "--help"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: impl FnOnce(&Workspace) -> Result<()>) -> Result<()> {
+    command(&Workspace::discover()?)
+}

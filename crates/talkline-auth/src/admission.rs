@@ -161,9 +161,14 @@ pub struct ClientKeys {
 impl ClientKeys {
     /// Accepts the given keys and nobody else.
     pub fn new(keys: Vec<ClientKey>) -> Self {
-        let entries =
-            keys.into_iter().map(|key| (key.name, Digest32::of(key.secret.expose()))).collect();
-        Self { entries, allow_anonymous: false }
+        let entries = keys
+            .into_iter()
+            .map(|key| (key.name, Digest32::of(key.secret.expose())))
+            .collect();
+        Self {
+            entries,
+            allow_anonymous: false,
+        }
     }
 
     /// Lets clients in that present no key; and, when there are no keys at all, any client.
@@ -216,7 +221,9 @@ impl ClientKeys {
                 matched = Some(name);
             }
         }
-        matched.map(|name| Client::Named(name.clone())).ok_or(Admission::KeyUnknown)
+        matched
+            .map(|name| Client::Named(name.clone()))
+            .ok_or(Admission::KeyUnknown)
     }
 }
 
@@ -241,13 +248,22 @@ fn once(slot: &mut Option<String>, value: String) -> Result<(), Admission> {
 }
 
 fn text(value: &[u8]) -> Result<String, Admission> {
-    let value = std::str::from_utf8(value).map_err(|_| Admission::MalformedKey)?.trim();
+    let value = std::str::from_utf8(value)
+        .map_err(|_| Admission::MalformedKey)?
+        .trim();
     let legal = value.bytes().all(|byte| byte.is_ascii_graphic());
-    if legal { Ok(value.to_owned()) } else { Err(Admission::MalformedKey) }
+    if legal {
+        Ok(value.to_owned())
+    } else {
+        Err(Admission::MalformedKey)
+    }
 }
 
 fn bearer_token(value: &[u8]) -> Result<String, Admission> {
-    let split = value.iter().position(|byte| *byte == b' ').ok_or(Admission::MalformedKey)?;
+    let split = value
+        .iter()
+        .position(|byte| *byte == b' ')
+        .ok_or(Admission::MalformedKey)?;
     let (scheme, token) = value.split_at(split);
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Err(Admission::MalformedKey);
@@ -273,8 +289,10 @@ mod tests {
     use super::*;
 
     fn keys() -> ClientKeys {
-        let key =
-            |name: &str, secret: &str| ClientKey { name: name.into(), secret: Secret::new(secret) };
+        let key = |name: &str, secret: &str| ClientKey {
+            name: name.into(),
+            secret: Secret::new(secret),
+        };
         ClientKeys::new(vec![key("web", "w-1"), key("ops", "o-2")])
     }
 
@@ -288,10 +306,15 @@ mod tests {
         query: Option<&str>,
         expected: &str,
     ) {
-        let fields = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let fields = headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_bytes()));
         let got = PresentedKey::find(fields, query)
             .and_then(|key| keys.admit(key.as_ref()))
-            .map_or_else(|refusal| refusal.code().to_owned(), |client| client.name().to_owned());
+            .map_or_else(
+                |refusal| refusal.code().to_owned(),
+                |client| client.name().to_owned(),
+            );
         assert_eq!(got, expected, "{headers:?} {query:?}");
     }
 
@@ -300,7 +323,14 @@ mod tests {
         check(&[("authorization", "Bearer w-1")], None, "web");
         check(&[("Authorization", "bearer o-2")], None, "ops");
         check(&[("api-key", "o-2")], None, "ops");
-        check(&[("sec-websocket-protocol", "realtime, openai-insecure-api-key.w-1")], None, "web");
+        check(
+            &[(
+                "sec-websocket-protocol",
+                "realtime, openai-insecure-api-key.w-1",
+            )],
+            None,
+            "web",
+        );
         check(
             &[(
                 "sec-websocket-protocol",
@@ -310,25 +340,56 @@ mod tests {
             "web",
         );
         check(
-            &[("authorization", "Bearer w-1"), ("sec-websocket-protocol", "realtime")],
+            &[
+                ("authorization", "Bearer w-1"),
+                ("sec-websocket-protocol", "realtime"),
+            ],
             Some("model=m"),
             "web",
         );
-        check(&[("authorization", "Bearer w-1"), ("api-key", "w-1")], None, "web");
+        check(
+            &[("authorization", "Bearer w-1"), ("api-key", "w-1")],
+            None,
+            "web",
+        );
     }
 
     #[test]
     fn everything_else_is_refused() {
         check(&[], None, "client_key_missing");
-        check(&[("authorization", "Bearer w-2")], None, "client_key_unknown");
-        check(&[("authorization", "Bearer w-1x")], None, "client_key_unknown");
-        check(&[("authorization", "Basic dzox")], None, "client_key_malformed");
+        check(
+            &[("authorization", "Bearer w-2")],
+            None,
+            "client_key_unknown",
+        );
+        check(
+            &[("authorization", "Bearer w-1x")],
+            None,
+            "client_key_unknown",
+        );
+        check(
+            &[("authorization", "Basic dzox")],
+            None,
+            "client_key_malformed",
+        );
         check(&[("authorization", "w-1")], None, "client_key_malformed");
         check(&[("api-key", "")], None, "client_key_malformed");
         check(&[("api-key", "w 1")], None, "client_key_malformed");
-        check(&[("api-key", &"x".repeat(5000))], None, "client_key_malformed");
-        check(&[("authorization", "Bearer w-1"), ("api-key", "o-2")], None, "client_key_conflict");
-        check(&[("api-key", "w-1"), ("api-key", "w-1")], None, "client_key_conflict");
+        check(
+            &[("api-key", &"x".repeat(5000))],
+            None,
+            "client_key_malformed",
+        );
+        check(
+            &[("authorization", "Bearer w-1"), ("api-key", "o-2")],
+            None,
+            "client_key_conflict",
+        );
+        check(
+            &[("api-key", "w-1"), ("api-key", "w-1")],
+            None,
+            "client_key_conflict",
+        );
         for query in [
             "api-key=w-1",
             "model=m&API-KEY=w-1",
@@ -349,12 +410,23 @@ mod tests {
         check_with(&both, &[], None, "anonymous");
         check_with(&both, &[("api-key", "wrong")], None, "client_key_unknown");
         check_with(&ClientKeys::default(), &[], None, "client_key_missing");
-        check_with(&ClientKeys::default(), &[("api-key", "x")], None, "client_key_unknown");
+        check_with(
+            &ClientKeys::default(),
+            &[("api-key", "x")],
+            None,
+            "client_key_unknown",
+        );
     }
 
     #[test]
     fn debug_shows_no_key() {
-        let shown = format!("{:?}", ClientKey { name: "n".into(), secret: Secret::new("CANARY") });
+        let shown = format!(
+            "{:?}",
+            ClientKey {
+                name: "n".into(),
+                secret: Secret::new("CANARY")
+            }
+        );
         assert!(!shown.contains("CANARY"));
     }
 }

@@ -47,7 +47,10 @@ impl<P: Provider> Credential<P> {
     /// Azure does not reliably take an API key as a bearer token on the Realtime WebSocket
     /// (Microsoft's GA quickstart sets the `api-key` header for that reason).
     pub fn api_key(origin: Origin<P>, key: Secret) -> Self {
-        Self { origin: Arc::new(origin), material: Material::ApiKey(key) }
+        Self {
+            origin: Arc::new(origin),
+            material: Material::ApiKey(key),
+        }
     }
 
     /// The origin that this credential belongs to.
@@ -78,12 +81,14 @@ impl<P: Provider> Credential<P> {
             return Err(SealError);
         }
         let authentication = match &self.material {
-            Material::ApiKey(key) => {
-                Some((P::KEY_HEADER, Secret::new(format!("{}{}", P::KEY_PREFIX, key.expose()))))
-            }
-            Material::Bearer(token) => {
-                Some(("authorization", Secret::new(format!("Bearer {}", token.expose()))))
-            }
+            Material::ApiKey(key) => Some((
+                P::KEY_HEADER,
+                Secret::new(format!("{}{}", P::KEY_PREFIX, key.expose())),
+            )),
+            Material::Bearer(token) => Some((
+                "authorization",
+                Secret::new(format!("Bearer {}", token.expose())),
+            )),
             Material::None => None,
         };
         let secret = match &self.material {
@@ -106,14 +111,20 @@ impl<P: Provider> Credential<P> {
 impl Credential<Azure> {
     /// A Microsoft Entra ID access token, sent as `Authorization: Bearer`.
     pub fn entra_token(origin: Origin<Azure>, token: Secret) -> Self {
-        Self { origin: Arc::new(origin), material: Material::Bearer(token) }
+        Self {
+            origin: Arc::new(origin),
+            material: Material::Bearer(token),
+        }
     }
 }
 
 impl Credential<Custom> {
     /// No credential at all, for a custom endpoint that asks for none.
     pub fn none(origin: Origin<Custom>) -> Self {
-        Self { origin: Arc::new(origin), material: Material::None }
+        Self {
+            origin: Arc::new(origin),
+            material: Material::None,
+        }
     }
 }
 
@@ -128,7 +139,13 @@ impl Credential<OpenAi> {
 
 impl<P: Provider> fmt::Debug for Credential<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Credential<{}>({} for {})", P::NAME, self.kind(), self.origin)
+        write!(
+            f,
+            "Credential<{}>({} for {})",
+            P::NAME,
+            self.kind(),
+            self.origin
+        )
     }
 }
 
@@ -185,7 +202,9 @@ impl Sealed {
 
     /// Name (lower case) and value of the header that authenticates the request.
     pub fn authentication(&self) -> Option<(&'static str, &Secret)> {
-        self.authentication.as_ref().map(|(name, value)| (*name, value))
+        self.authentication
+            .as_ref()
+            .map(|(name, value)| (*name, value))
     }
 
     /// `text` without any trace of the credential.
@@ -200,7 +219,12 @@ impl Sealed {
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path_and_query.split('?').next().unwrap_or_default();
-        write!(f, "Sealed({}://{}{path})", self.scheme.as_str(), self.authority)
+        write!(
+            f,
+            "Sealed({}://{}{path})",
+            self.scheme.as_str(),
+            self.authority
+        )
     }
 }
 
@@ -221,13 +245,19 @@ mod tests {
     #[test]
     fn each_provider_gets_its_own_header() {
         let seal = |c: &Credential<Azure>| header(&c.seal("/p").unwrap());
-        assert_eq!(seal(&Credential::api_key(azure(), Secret::new("k"))), "api-key: k");
+        assert_eq!(
+            seal(&Credential::api_key(azure(), Secret::new("k"))),
+            "api-key: k"
+        );
         assert_eq!(
             seal(&Credential::entra_token(azure(), Secret::new("t"))),
             "authorization: Bearer t"
         );
         let openai = Credential::platform_key(Secret::new("sk-1"));
-        assert_eq!(header(&openai.seal("/p").unwrap()), "authorization: Bearer sk-1");
+        assert_eq!(
+            header(&openai.seal("/p").unwrap()),
+            "authorization: Bearer sk-1"
+        );
         assert_eq!(openai.origin().to_string(), "wss://api.openai.com");
     }
 

@@ -230,7 +230,12 @@ impl<P: Provider> Origin<P> {
         if scheme == Scheme::Plain && !host.is_loopback() && !rules.allow_insecure {
             return Err(OriginError::Insecure(host.name));
         }
-        Ok(Self { scheme, host, port, provider: PhantomData })
+        Ok(Self {
+            scheme,
+            host,
+            port,
+            provider: PhantomData,
+        })
     }
 }
 
@@ -261,7 +266,11 @@ impl<P> Origin<P> {
             Some(IpAddr::V6(address)) => format!("[{address}]"),
             _ => self.host.name.clone(),
         };
-        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+        if self.port == self.scheme.default_port() {
+            host
+        } else {
+            format!("{host}:{}", self.port)
+        }
     }
 }
 
@@ -334,7 +343,10 @@ impl Host {
         if last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x") {
             return Err(bad());
         }
-        Ok(Self { name, address: None })
+        Ok(Self {
+            name,
+            address: None,
+        })
     }
 
     fn from_address(address: IpAddr) -> Result<Self, OriginError> {
@@ -352,7 +364,10 @@ impl Host {
         if refused {
             return Err(OriginError::ForbiddenAddress(address.to_string()));
         }
-        Ok(Self { name: address.to_string(), address: Some(address) })
+        Ok(Self {
+            name: address.to_string(),
+            address: Some(address),
+        })
     }
 
     fn kind(&self) -> HostKind {
@@ -378,7 +393,8 @@ impl Host {
     }
 
     fn is_named(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name.strip_suffix('.').unwrap_or(name))
+        self.name
+            .eq_ignore_ascii_case(name.strip_suffix('.').unwrap_or(name))
     }
 }
 
@@ -393,11 +409,17 @@ fn split_scheme(url: &str) -> Result<(Scheme, &str), OriginError> {
 
 fn split_port(authority: &str) -> Result<(&str, Option<u16>), OriginError> {
     let end_of_host = authority.rfind(']').map_or(0, |bracket| bracket + 1);
-    let Some(colon) = authority[end_of_host..].find(':').map(|at| at + end_of_host) else {
+    let Some(colon) = authority[end_of_host..]
+        .find(':')
+        .map(|at| at + end_of_host)
+    else {
         return Ok((authority, None));
     };
     let digits = &authority[colon + 1..];
-    let port = digits.parse::<u16>().ok().filter(|port| *port != 0 && !digits.starts_with('+'));
+    let port = digits
+        .parse::<u16>()
+        .ok()
+        .filter(|port| *port != 0 && !digits.starts_with('+'));
     match port {
         Some(port) => Ok((&authority[..colon], Some(port))),
         None => Err(OriginError::BadPort),
@@ -409,7 +431,10 @@ mod tests {
     use super::*;
 
     fn rules() -> OriginRules {
-        OriginRules { allowed_hosts: vec!["gw.azure-api.net".into()], allow_insecure: false }
+        OriginRules {
+            allowed_hosts: vec!["gw.azure-api.net".into()],
+            allow_insecure: false,
+        }
     }
 
     fn check<P: Provider>(url: &str, expected: &str) {
@@ -424,7 +449,10 @@ mod tests {
     fn azure_origins() {
         check::<Azure>("https://r.openai.azure.com", "wss://r.openai.azure.com");
         check::<Azure>("HTTPS://R.OpenAI.Azure.COM./", "wss://r.openai.azure.com");
-        check::<Azure>("wss://r.services.ai.azure.com:443", "wss://r.services.ai.azure.com");
+        check::<Azure>(
+            "wss://r.services.ai.azure.com:443",
+            "wss://r.services.ai.azure.com",
+        );
         check::<Azure>(
             "https://r.cognitiveservices.azure.us:8443",
             "wss://r.cognitiveservices.azure.us:8443",
@@ -446,16 +474,34 @@ mod tests {
         check::<Azure>("https://r.openai.azure.com:0", "BadPort");
         check::<Azure>("https://r.openai.azure.com:+443", "BadPort");
         check::<Azure>("https://r.openai.azure.com:65536", "BadPort");
-        check::<Azure>("http://r.openai.azure.com", "Insecure(\"r.openai.azure.com\")");
+        check::<Azure>(
+            "http://r.openai.azure.com",
+            "Insecure(\"r.openai.azure.com\")",
+        );
         check::<Azure>(
             "https://r.openai.azure.com.evil.com",
             "NotAzure(\"r.openai.azure.com.evil.com\")",
         );
-        check::<Azure>("https://a.b.openai.azure.com", "NotAzure(\"a.b.openai.azure.com\")");
-        check::<Azure>("https://evilopenai.azure.com", "NotAzure(\"evilopenai.azure.com\")");
-        check::<Azure>("https://.openai.azure.com", "BadHost(\".openai.azure.com\")");
-        check::<Azure>("https://api.openai.com", "OpenAiHostForAzure(\"api.openai.com\")");
-        check::<Azure>("https://169.254.169.254", "ForbiddenAddress(\"169.254.169.254\")");
+        check::<Azure>(
+            "https://a.b.openai.azure.com",
+            "NotAzure(\"a.b.openai.azure.com\")",
+        );
+        check::<Azure>(
+            "https://evilopenai.azure.com",
+            "NotAzure(\"evilopenai.azure.com\")",
+        );
+        check::<Azure>(
+            "https://.openai.azure.com",
+            "BadHost(\".openai.azure.com\")",
+        );
+        check::<Azure>(
+            "https://api.openai.com",
+            "OpenAiHostForAzure(\"api.openai.com\")",
+        );
+        check::<Azure>(
+            "https://169.254.169.254",
+            "ForbiddenAddress(\"169.254.169.254\")",
+        );
         check::<Azure>(
             "https://[::ffff:169.254.169.254]",
             "ForbiddenAddress(\"::ffff:169.254.169.254\")",
@@ -463,17 +509,29 @@ mod tests {
         check::<Azure>("https://0x7f.1", "BadHost(\"0x7f.1\")");
         check::<Azure>("https://2130706433", "BadHost(\"2130706433\")");
         check::<Azure>("https://10.0.0.4", "NotAzure(\"10.0.0.4\")");
-        check::<Azure>("https://r.openai.azure.c\u{43e}m", "BadHost(\"r.openai.azure.c\u{43e}m\")");
+        check::<Azure>(
+            "https://r.openai.azure.c\u{43e}m",
+            "BadHost(\"r.openai.azure.c\u{43e}m\")",
+        );
     }
 
     #[test]
     fn openai_and_custom() {
         check::<OpenAi>("https://api.openai.com", "wss://api.openai.com");
         check::<OpenAi>("https://evil.openai.com", "NotOpenAi(\"evil.openai.com\")");
-        check::<OpenAi>("https://r.openai.azure.com", "AzureHostElsewhere(\"r.openai.azure.com\")");
+        check::<OpenAi>(
+            "https://r.openai.azure.com",
+            "AzureHostElsewhere(\"r.openai.azure.com\")",
+        );
         check::<Custom>("wss://voice.example", "wss://voice.example");
-        check::<Custom>("https://r.openai.azure.com", "AzureHostElsewhere(\"r.openai.azure.com\")");
-        check::<Custom>("https://api.openai.com", "OpenAiHostForCustom(\"api.openai.com\")");
+        check::<Custom>(
+            "https://r.openai.azure.com",
+            "AzureHostElsewhere(\"r.openai.azure.com\")",
+        );
+        check::<Custom>(
+            "https://api.openai.com",
+            "OpenAiHostForCustom(\"api.openai.com\")",
+        );
         check::<Custom>("http://10.0.0.4:8080", "Insecure(\"10.0.0.4\")");
     }
 

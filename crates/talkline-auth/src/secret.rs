@@ -37,7 +37,10 @@ impl Secret {
     /// rotated, too little to search for it.
     pub fn fingerprint(&self) -> String {
         let digest = Sha256::digest(self.expose().as_bytes());
-        digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+        digest[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// `text` with every occurrence of this secret replaced by `[redacted]`.
@@ -74,7 +77,10 @@ mod tests {
     #[test]
     fn fingerprints_tell_secrets_apart() {
         assert_eq!(Secret::new("a").fingerprint(), "ca978112");
-        assert_ne!(Secret::new("a").fingerprint(), Secret::new("b").fingerprint());
+        assert_ne!(
+            Secret::new("a").fingerprint(),
+            Secret::new("b").fingerprint()
+        );
     }
 
     #[test]

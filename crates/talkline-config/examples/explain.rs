@@ -42,8 +42,11 @@ fn main() -> ExitCode {
         },
         None => ("broken.toml".to_owned(), BROKEN.to_owned()),
     };
-    let variables: BTreeMap<String, String> =
-        if argument.is_some() { std::env::vars().collect() } else { BTreeMap::new() };
+    let variables: BTreeMap<String, String> = if argument.is_some() {
+        std::env::vars().collect()
+    } else {
+        BTreeMap::new()
+    };
     let format = Format::of_file_name(&name);
     let result = resolve(&Inputs {
         files: &[SourceFile { name, text, format }],
@@ -63,7 +66,11 @@ fn main() -> ExitCode {
         }
         Err(report) => {
             println!("{}", report.render(Style::Plain));
-            if argument.is_some() { ExitCode::from(78) } else { ExitCode::SUCCESS }
+            if argument.is_some() {
+                ExitCode::from(78)
+            } else {
+                ExitCode::SUCCESS
+            }
         }
     }
 }

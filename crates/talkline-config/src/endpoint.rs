@@ -68,7 +68,11 @@ fn refuse(
     message: impl Into<String>,
     hint: impl Into<String>,
 ) -> EndpointError {
-    EndpointError { code, message: message.into(), hint: hint.into() }
+    EndpointError {
+        code,
+        message: message.into(),
+        hint: hint.into(),
+    }
 }
 
 /// Suffixes of Azure resource names: one label stands before them.
@@ -190,7 +194,13 @@ impl<'a> Parts<'a> {
             return Err(refuse("endpoint.userinfo", message, hint));
         }
         let (host, port) = split_port(authority)?;
-        Ok(Self { tls, host, port, path, query })
+        Ok(Self {
+            tls,
+            host,
+            port,
+            path,
+            query,
+        })
     }
 }
 
@@ -235,9 +245,13 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>), EndpointError> {
         return Ok((authority, None));
     }
     let after_address = authority.rfind(']').map_or(0, |bracket| bracket + 1);
-    let Some(colon) = authority[after_address..].find(':') else { return Ok((authority, None)) };
-    let (host, port) =
-        (&authority[..after_address + colon], &authority[after_address + colon + 1..]);
+    let Some(colon) = authority[after_address..].find(':') else {
+        return Ok((authority, None));
+    };
+    let (host, port) = (
+        &authority[..after_address + colon],
+        &authority[after_address + colon + 1..],
+    );
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse::<u16>() {
         Ok(port) if digits && port != 0 => Ok((host, Some(port))),
@@ -279,10 +293,16 @@ impl Host {
             return Err(refuse("endpoint.homograph", message, hint));
         }
         if let Some(inner) = text.strip_prefix('[') {
-            let address = inner.strip_suffix(']').and_then(|inner| inner.parse::<Ipv6Addr>().ok());
+            let address = inner
+                .strip_suffix(']')
+                .and_then(|inner| inner.parse::<Ipv6Addr>().ok());
             return match address {
                 Some(address) => Self::address(IpAddr::V6(address)),
-                None => Err(refuse("endpoint.host", "the IPv6 address is malformed", form(kind))),
+                None => Err(refuse(
+                    "endpoint.host",
+                    "the IPv6 address is malformed",
+                    form(kind),
+                )),
             };
         }
         let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
@@ -290,7 +310,9 @@ impl Host {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
         if name.len() > 253 || !name.split('.').all(label) {
             let message = format!("`{}` is not a host name", cleaned(text));
@@ -315,7 +337,10 @@ impl Host {
                 "write it as four decimal numbers, or as a name",
             ));
         }
-        Ok(Self { name, address: None })
+        Ok(Self {
+            name,
+            address: None,
+        })
     }
 
     fn address(address: IpAddr) -> Result<Self, EndpointError> {
@@ -335,19 +360,24 @@ impl Host {
             let hint = "write the host name of the endpoint; link-local addresses belong to the cloud's metadata service";
             return Err(refuse("endpoint.address-forbidden", message, hint));
         }
-        Ok(Self { name: address.to_string(), address: Some(address) })
+        Ok(Self {
+            name: address.to_string(),
+            address: Some(address),
+        })
     }
 
     fn standing(&self, rules: &EndpointRules<'_>) -> Standing {
-        let loopback =
-            self.address.map_or(self.name == "localhost", |address| address.is_loopback());
+        let loopback = self
+            .address
+            .map_or(self.name == "localhost", |address| address.is_loopback());
         let azure = AZURE_SUFFIXES.iter().any(|suffix| {
             let label = self.name.strip_suffix(suffix).unwrap_or_default();
             !label.is_empty() && !label.contains('.') && !label.starts_with("xn--")
         });
         let allowed = |name: &String| {
             let name = name.strip_suffix('.').unwrap_or(name);
-            self.name.eq_ignore_ascii_case(name.trim_start_matches('[').trim_end_matches(']'))
+            self.name
+                .eq_ignore_ascii_case(name.trim_start_matches('[').trim_end_matches(']'))
         };
         if loopback {
             Standing::Loopback
@@ -547,7 +577,10 @@ fn is_key_name(name: &str) -> bool {
 }
 
 fn segments(path: &str) -> Result<Vec<&str>, EndpointError> {
-    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let segments: Vec<&str> = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .collect();
     let legal =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':');
     let clean = |segment: &&str| *segment != "." && *segment != ".." && segment.bytes().all(legal);
@@ -570,7 +603,10 @@ struct Path {
 }
 
 fn azure_path(path: &[&str], standing: Standing) -> Result<Path, EndpointError> {
-    let lower: Vec<String> = path.iter().map(|segment| segment.to_ascii_lowercase()).collect();
+    let lower: Vec<String> = path
+        .iter()
+        .map(|segment| segment.to_ascii_lowercase())
+        .collect();
     let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
     let has = |pair: [&str; 2]| lower.windows(2).any(|window| window == pair);
     let mint = lower
@@ -597,9 +633,14 @@ fn azure_path(path: &[&str], standing: Standing) -> Result<Path, EndpointError> 
         }
         _ => path,
     };
-    let tail_at = rooted.iter().position(|segment| segment.eq_ignore_ascii_case("openai"));
+    let tail_at = rooted
+        .iter()
+        .position(|segment| segment.eq_ignore_ascii_case("openai"));
     let (base, tail) = rooted.split_at(tail_at.unwrap_or(rooted.len()));
-    let tail: Vec<String> = tail.iter().map(|segment| segment.to_ascii_lowercase()).collect();
+    let tail: Vec<String> = tail
+        .iter()
+        .map(|segment| segment.to_ascii_lowercase())
+        .collect();
     let tail: Vec<&str> = tail.iter().map(String::as_str).collect();
     let deployment = match tail.as_slice() {
         []
@@ -626,7 +667,10 @@ fn azure_path(path: &[&str], standing: Standing) -> Result<Path, EndpointError> 
             AZURE_FORM,
         ));
     }
-    Ok(Path { base: joined(base), deployment })
+    Ok(Path {
+        base: joined(base),
+        deployment,
+    })
 }
 
 fn webrtc_mint() -> EndpointError {
@@ -653,9 +697,15 @@ fn custom_path(path: &[&str]) -> Path {
         [base @ .., "realtime"] => base,
         base => base,
     };
-    Path { base: joined(base), deployment: None }
+    Path {
+        base: joined(base),
+        deployment: None,
+    }
 }
 
 fn joined(segments: &[&str]) -> String {
-    segments.iter().map(|segment| format!("/{segment}")).collect()
+    segments
+        .iter()
+        .map(|segment| format!("/{segment}"))
+        .collect()
 }

@@ -45,7 +45,11 @@ impl Format {
     /// others TOML.
     pub fn of_file_name(name: &str) -> Self {
         let name = name.to_ascii_lowercase();
-        if name.ends_with(".json") || name.ends_with(".json5") { Self::Json5 } else { Self::Toml }
+        if name.ends_with(".json") || name.ends_with(".json5") {
+            Self::Json5
+        } else {
+            Self::Toml
+        }
     }
 }
 
@@ -74,7 +78,10 @@ pub struct FlagValue {
 impl fmt::Debug for FlagValue {
     /// Without the value: a user may have put a key there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlagValue").field("flag", &self.flag).field("key", &self.key).finish()
+        f.debug_struct("FlagValue")
+            .field("flag", &self.flag)
+            .field("key", &self.key)
+            .finish()
     }
 }
 

@@ -40,9 +40,11 @@ impl Kind {
             Kind::Text => "text".into(),
             Kind::Url => "URL".into(),
             Kind::TextList => "list of texts".into(),
-            Kind::Choice(choices) => {
-                choices.iter().map(|choice| format!("`{choice}`")).collect::<Vec<_>>().join(", ")
-            }
+            Kind::Choice(choices) => choices
+                .iter()
+                .map(|choice| format!("`{choice}`"))
+                .collect::<Vec<_>>()
+                .join(", "),
             Kind::Secret => "secret reference".into(),
             Kind::Secrets => "secret references".into(),
             Kind::Duration { min, max } => {
@@ -70,16 +72,28 @@ pub(crate) const DEPLOYMENT_VARIABLES: &[&str] = &[
 ];
 
 pub(crate) const TYPES: &[&str] = &["azure-openai", "openai", "custom"];
-pub(crate) const TRANSPORTS: &[&str] =
-    &["gateway-relay", "webrtc", "provider-websocket", "managed-room"];
+pub(crate) const TRANSPORTS: &[&str] = &[
+    "gateway-relay",
+    "webrtc",
+    "provider-websocket",
+    "managed-room",
+];
 pub(crate) const AUTH_KINDS: &[&str] = &["api-key", "none"];
 
 const fn key(path: &'static str, kind: Kind) -> KeySpec {
-    KeySpec { path, kind, variables: &[], flag: None }
+    KeySpec {
+        path,
+        kind,
+        variables: &[],
+        flag: None,
+    }
 }
 
 const fn seconds(min: u64, max: u64) -> Kind {
-    Kind::Duration { min: Duration::from_secs(min), max: Duration::from_secs(max) }
+    Kind::Duration {
+        min: Duration::from_secs(min),
+        max: Duration::from_secs(max),
+    }
 }
 
 const fn bytes(min: u64, max: u64) -> Kind {
@@ -124,22 +138,38 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("talk.realtime.providers.*.model", Kind::Text),
     key("talk.realtime.providers.*.aliases", Kind::TextList),
     key("talk.realtime.providers.*.allowedHosts", Kind::TextList),
-    key("talk.realtime.providers.*.allowInsecureUpstream", Kind::Bool),
+    key(
+        "talk.realtime.providers.*.allowInsecureUpstream",
+        Kind::Bool,
+    ),
     KeySpec {
         path: "talk.realtime.providers.*.apiKey",
         kind: Kind::Secret,
         variables: &["AZURE_OPENAI_API_KEY", "OPENAI_API_KEY"],
         flag: None,
     },
-    key("talk.realtime.providers.*.auth.kind", Kind::Choice(AUTH_KINDS)),
+    key(
+        "talk.realtime.providers.*.auth.kind",
+        Kind::Choice(AUTH_KINDS),
+    ),
     KeySpec {
         path: "server.listen",
         kind: Kind::Text,
         variables: &["TALKLINE_LISTEN"],
         flag: Some("--listen"),
     },
-    KeySpec { path: "server.tls.cert", kind: Kind::Text, variables: &[], flag: Some("--tls-cert") },
-    KeySpec { path: "server.tls.key", kind: Kind::Text, variables: &[], flag: Some("--tls-key") },
+    KeySpec {
+        path: "server.tls.cert",
+        kind: Kind::Text,
+        variables: &[],
+        flag: Some("--tls-cert"),
+    },
+    KeySpec {
+        path: "server.tls.key",
+        kind: Kind::Text,
+        variables: &[],
+        flag: Some("--tls-key"),
+    },
     key("server.allowedOrigins", Kind::TextList),
     key("server.allowedHosts", Kind::TextList),
     KeySpec {
@@ -149,8 +179,20 @@ pub(crate) const KEYS: &[KeySpec] = &[
         flag: None,
     },
     key("clients.allowAnonymous", Kind::Bool),
-    key("limits.maxSessions", Kind::Count { min: 1, max: 1_000_000 }),
-    key("limits.maxHandshakes", Kind::Count { min: 1, max: 100_000 }),
+    key(
+        "limits.maxSessions",
+        Kind::Count {
+            min: 1,
+            max: 1_000_000,
+        },
+    ),
+    key(
+        "limits.maxHandshakes",
+        Kind::Count {
+            min: 1,
+            max: 100_000,
+        },
+    ),
     key("limits.maxRequestHeaderSize", bytes(KIB, 256 * KIB)),
     key("limits.clientHandshakeTimeout", seconds(1, 120)),
     key("limits.dnsTimeout", seconds(1, 120)),
@@ -159,7 +201,13 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("limits.upgradeTimeout", seconds(1, 300)),
     key("limits.maxMessageSize", bytes(64 * KIB, 256 * MIB)),
     key("limits.maxFrameSize", bytes(64 * KIB, 256 * MIB)),
-    key("limits.maxFragments", Kind::Count { min: 1, max: 1_000_000 }),
+    key(
+        "limits.maxFragments",
+        Kind::Count {
+            min: 1,
+            max: 1_000_000,
+        },
+    ),
     key("limits.maxInspectedEventSize", bytes(4 * KIB, 16 * MIB)),
     key("limits.maxSpillSize", bytes(4 * KIB, 16 * MIB)),
     key("limits.pingInterval", seconds(1, 600)),
@@ -215,7 +263,9 @@ pub(crate) fn known<S: AsRef<str>>(path: &[S]) -> Known {
     for spec in KEYS {
         let mut pattern = spec.path.split('.');
         let fits = path.iter().all(|segment| {
-            pattern.next().is_some_and(|expected| expected == "*" || expected == segment.as_ref())
+            pattern
+                .next()
+                .is_some_and(|expected| expected == "*" || expected == segment.as_ref())
         });
         match (fits, pattern.next()) {
             (true, None) => return Known::Key(spec),
@@ -223,7 +273,11 @@ pub(crate) fn known<S: AsRef<str>>(path: &[S]) -> Known {
             (false, _) => {}
         }
     }
-    if is_table { Known::Table } else { Known::Unknown }
+    if is_table {
+        Known::Table
+    } else {
+        Known::Unknown
+    }
 }
 
 /// The keys that a table at this path may hold; empty where the user chooses the names.
@@ -232,7 +286,9 @@ pub(crate) fn children<S: AsRef<str>>(path: &[S]) -> Vec<&'static str> {
     for spec in KEYS {
         let mut pattern = spec.path.split('.');
         let fits = path.iter().all(|segment| {
-            pattern.next().is_some_and(|expected| expected == "*" || expected == segment.as_ref())
+            pattern
+                .next()
+                .is_some_and(|expected| expected == "*" || expected == segment.as_ref())
         });
         if let (true, Some(next)) = (fits, pattern.next())
             && next != "*"
@@ -250,7 +306,10 @@ pub(crate) fn children<S: AsRef<str>>(path: &[S]) -> Vec<&'static str> {
 /// Jaro-Winkler similarity of 0.8 or more.
 pub(crate) fn suggestion<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let plain = |text: &str| -> String {
-        text.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect()
+        text.chars()
+            .filter(|c| !matches!(c, '_' | '-'))
+            .flat_map(char::to_lowercase)
+            .collect()
     };
     let name = plain(name);
     let score = |candidate: &&str| strsim::jaro_winkler(&name, &plain(candidate));
@@ -279,10 +338,19 @@ fn placed_nowhere(table: Table) -> Table {
             Value::Table(inner) => Value::Table(placed_nowhere(inner)),
             value => value,
         };
-        let node = Node { place: Place::Default, value };
-        Entry { key: entry.key, key_place: Place::Default, node }
+        let node = Node {
+            place: Place::Default,
+            value,
+        };
+        Entry {
+            key: entry.key,
+            key_place: Place::Default,
+            node,
+        }
     });
-    Table { entries: entries.collect() }
+    Table {
+        entries: entries.collect(),
+    }
 }
 
 /// A duration as one writes it: the largest unit that divides it.

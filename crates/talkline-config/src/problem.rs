@@ -106,7 +106,9 @@ impl Report {
 
     /// Whether one of them keeps the configuration from running.
     pub fn has_errors(&self) -> bool {
-        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+        self.problems
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
     }
 
     /// The text to show to a person: each problem with its place in the source and its remedy.
@@ -116,7 +118,10 @@ impl Report {
 
     /// The exact text of the file that a problem points at, unless it may be a secret.
     pub fn span_text(&self, problem: &Problem) -> Option<&str> {
-        self.files.get(problem.file?)?.text.get(problem.span.clone()?)
+        self.files
+            .get(problem.file?)?
+            .text
+            .get(problem.span.clone()?)
     }
 }
 

@@ -28,7 +28,12 @@ pub(crate) struct Found<'t, T> {
 
 impl<'t> Reader<'t> {
     pub(crate) fn new(inputs: &'t Inputs<'t>, root: &'t Table) -> Self {
-        Self { inputs, root, problems: Vec::new(), settings: Vec::new() }
+        Self {
+            inputs,
+            root,
+            problems: Vec::new(),
+            settings: Vec::new(),
+        }
     }
 
     pub(crate) fn entry(&self, path: &[&str]) -> Option<&'t Entry> {
@@ -51,7 +56,9 @@ impl<'t> Reader<'t> {
     /// Whether a problem already stands at this key.
     pub(crate) fn has_problem(&self, path: &[&str]) -> bool {
         let key = dotted(path);
-        self.problems.iter().any(|problem| problem.key.as_deref() == Some(&key))
+        self.problems
+            .iter()
+            .any(|problem| problem.key.as_deref() == Some(&key))
     }
 
     /// Points a problem at a place.
@@ -97,7 +104,11 @@ impl<'t> Reader<'t> {
         if !is_url {
             self.record(&found, quoted(&text));
         }
-        Some(Found { value: text, entry: found.entry, path: found.path })
+        Some(Found {
+            value: text,
+            entry: found.entry,
+            path: found.path,
+        })
     }
 
     pub(crate) fn flag(&mut self, path: &[&str]) -> Option<Found<'t, bool>> {
@@ -109,7 +120,11 @@ impl<'t> Reader<'t> {
             _ => return self.wrong_type(&found, "true or false", None),
         };
         self.record(&found, value.to_string());
-        Some(Found { value, entry: found.entry, path: found.path })
+        Some(Found {
+            value,
+            entry: found.entry,
+            path: found.path,
+        })
     }
 
     /// A flag that has a default.
@@ -119,7 +134,9 @@ impl<'t> Reader<'t> {
 
     /// A list of texts, each with its own place.
     pub(crate) fn list(&mut self, path: &[&str]) -> Vec<(String, Place)> {
-        let Some(found) = self.found(path) else { return Vec::new() };
+        let Some(found) = self.found(path) else {
+            return Vec::new();
+        };
         let place = found.entry.node.place.clone();
         let items: Vec<(String, Place)> = match &found.entry.node.value {
             Value::Text(text) if place.is_untyped() => text
@@ -163,14 +180,21 @@ impl<'t> Reader<'t> {
     /// One of the words that the key's entry in the table lists.
     pub(crate) fn choice(&mut self, path: &[&str]) -> Option<Found<'t, String>> {
         let found = self.text(path)?;
-        let Known::Key(keys::KeySpec { kind: Kind::Choice(choices), .. }) = keys::known(path)
+        let Known::Key(keys::KeySpec {
+            kind: Kind::Choice(choices),
+            ..
+        }) = keys::known(path)
         else {
             return Some(found);
         };
         if choices.contains(&found.value.as_str()) {
             return Some(found);
         }
-        let all = choices.iter().map(|choice| format!("`{choice}`")).collect::<Vec<_>>().join(", ");
+        let all = choices
+            .iter()
+            .map(|choice| format!("`{choice}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
         let hint = match keys::suggestion(&found.value, choices) {
             Some(choice) => format!("did you mean `{choice}`? Possible are {all}"),
             None => format!("possible are {all}"),
@@ -183,7 +207,9 @@ impl<'t> Reader<'t> {
 
     /// A duration; a problem reads as the default, so that reading can go on.
     pub(crate) fn duration(&mut self, path: &[&str]) -> Duration {
-        let Some(found) = self.found(path) else { return Duration::ZERO };
+        let Some(found) = self.found(path) else {
+            return Duration::ZERO;
+        };
         let read = match &found.entry.node.value {
             Value::Text(text) => parse_duration(text),
             Value::Integer(number) => {
@@ -201,11 +227,17 @@ impl<'t> Reader<'t> {
             );
             return Duration::ZERO;
         };
-        if let Known::Key(keys::KeySpec { kind: Kind::Duration { min, max }, .. }) =
-            keys::known(path)
+        if let Known::Key(keys::KeySpec {
+            kind: Kind::Duration { min, max },
+            ..
+        }) = keys::known(path)
             && !(*min..=*max).contains(&duration)
         {
-            self.out_of_range(&found, &keys::duration_text(*min), &keys::duration_text(*max));
+            self.out_of_range(
+                &found,
+                &keys::duration_text(*min),
+                &keys::duration_text(*max),
+            );
         }
         self.record(&found, quoted(&keys::duration_text(duration)));
         duration
@@ -213,8 +245,12 @@ impl<'t> Reader<'t> {
 
     /// A number of bytes or of things.
     pub(crate) fn amount(&mut self, path: &[&str]) -> u64 {
-        let Some(found) = self.found(path) else { return 0 };
-        let Known::Key(keys::KeySpec { kind, .. }) = keys::known(path) else { return 0 };
+        let Some(found) = self.found(path) else {
+            return 0;
+        };
+        let Known::Key(keys::KeySpec { kind, .. }) = keys::known(path) else {
+            return 0;
+        };
         let is_size = matches!(kind, Kind::Size { .. });
         let read = match &found.entry.node.value {
             Value::Integer(number) => u64::try_from(*number).ok(),
@@ -239,14 +275,22 @@ impl<'t> Reader<'t> {
             }
             _ => {}
         }
-        let written = if is_size { quoted(&keys::size_text(amount)) } else { amount.to_string() };
+        let written = if is_size {
+            quoted(&keys::size_text(amount))
+        } else {
+            amount.to_string()
+        };
         self.record(&found, written);
         amount
     }
 
     pub(crate) fn found(&self, path: &[&str]) -> Option<Found<'t, ()>> {
         let entry = self.entry(path)?;
-        Some(Found { value: (), entry, path: path.iter().map(|part| (*part).to_owned()).collect() })
+        Some(Found {
+            value: (),
+            entry,
+            path: path.iter().map(|part| (*part).to_owned()).collect(),
+        })
     }
 
     fn record<T>(&mut self, found: &Found<'_, T>, value: String) {
@@ -259,7 +303,10 @@ impl<'t> Reader<'t> {
         expected: &str,
         hint: Option<String>,
     ) -> Option<T> {
-        let message = format!("expected {expected}, found {}", described(&found.entry.node.value));
+        let message = format!(
+            "expected {expected}, found {}",
+            described(&found.entry.node.value)
+        );
         let mut problem = Problem::error("value.type", message);
         problem.hint = hint;
         let problem = self.at_value(problem, found);
@@ -286,7 +333,10 @@ fn described(value: &Value) -> String {
 }
 
 pub(crate) fn quoted(text: &str) -> String {
-    format!("\"{}\"", cleaned(text).replace('\\', "\\\\").replace('"', "\\\""))
+    format!(
+        "\"{}\"",
+        cleaned(text).replace('\\', "\\\\").replace('"', "\\\"")
+    )
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -333,10 +383,15 @@ pub(crate) fn source(place: &Place, inputs: &Inputs<'_>) -> Source {
         Place::Flag(flag) => Source::Flag(flag.clone()),
         Place::Variable(name) => Source::Variable(name.clone()),
         Place::File { file, span } => {
-            let Some(source) = inputs.files.get(*file) else { return Source::Default };
+            let Some(source) = inputs.files.get(*file) else {
+                return Source::Default;
+            };
             let before = source.text.as_bytes().get(..span.start).unwrap_or_default();
             let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-            Source::File { name: source.name.clone(), line }
+            Source::File {
+                name: source.name.clone(),
+                line,
+            }
         }
     }
 }

@@ -8,8 +8,11 @@ use crate::{
 };
 
 pub(crate) fn render(report: &Report, style: Style) -> String {
-    let groups: Vec<Group<'_>> =
-        report.problems.iter().map(|problem| group(report, problem)).collect();
+    let groups: Vec<Group<'_>> = report
+        .problems
+        .iter()
+        .map(|problem| group(report, problem))
+        .collect();
     let renderer = match style {
         Style::Plain => Renderer::plain(),
         Style::Colour => Renderer::styled(),
@@ -38,7 +41,9 @@ fn group<'a>(report: &'a Report, problem: &'a Problem) -> Group<'a> {
                 Some(key) => annotation.label(key.as_str()),
                 None => annotation,
             };
-            let snippet = Snippet::source(&*file.text).path(&*file.name).annotation(annotation);
+            let snippet = Snippet::source(&*file.text)
+                .path(&*file.name)
+                .annotation(annotation);
             group = group.element(snippet);
         }
         _ => {
@@ -51,5 +56,10 @@ fn group<'a>(report: &'a Report, problem: &'a Problem) -> Group<'a> {
             group = group.elements(place.map(Origin::path));
         }
     }
-    group.elements(problem.hint.as_deref().map(|hint| Level::HELP.with_name("hint").message(hint)))
+    group.elements(
+        problem
+            .hint
+            .as_deref()
+            .map(|hint| Level::HELP.with_name("hint").message(hint)),
+    )
 }

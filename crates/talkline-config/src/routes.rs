@@ -38,7 +38,11 @@ pub struct UnknownModel {
 }
 
 fn shown(asked: &str) -> String {
-    asked.chars().take(64).flat_map(char::escape_debug).collect()
+    asked
+        .chars()
+        .take(64)
+        .flat_map(char::escape_debug)
+        .collect()
 }
 
 impl Routes {
@@ -48,9 +52,16 @@ impl Routes {
         default_provider: String,
         allow_any_model: bool,
     ) -> Option<Self> {
-        let known =
-            aliases.values().chain([&default_provider]).all(|id| providers.contains_key(id));
-        known.then_some(Self { providers, aliases, default_provider, allow_any_model })
+        let known = aliases
+            .values()
+            .chain([&default_provider])
+            .all(|id| providers.contains_key(id));
+        known.then_some(Self {
+            providers,
+            aliases,
+            default_provider,
+            allow_any_model,
+        })
     }
 
     /// The upstream for a client's `model` (or `deployment`), or the default one for `None`.
@@ -69,9 +80,11 @@ impl Routes {
         };
         let upstream = found.and_then(|(provider, _)| self.providers.get(provider));
         match (found, upstream) {
-            (Some((provider, alias)), Some(upstream)) => {
-                Ok(RouteMatch { upstream, provider, alias })
-            }
+            (Some((provider, alias)), Some(upstream)) => Ok(RouteMatch {
+                upstream,
+                provider,
+                alias,
+            }),
             _ => Err(UnknownModel {
                 asked: alias.unwrap_or_default().to_owned(),
                 available: self.aliases.keys().cloned().collect(),
@@ -81,12 +94,16 @@ impl Routes {
 
     /// Provider ids with their upstreams, sorted by id.
     pub fn providers(&self) -> impl Iterator<Item = (&str, &Arc<Upstream>)> {
-        self.providers.iter().map(|(id, upstream)| (id.as_str(), upstream))
+        self.providers
+            .iter()
+            .map(|(id, upstream)| (id.as_str(), upstream))
     }
 
     /// Model names that clients may ask for, with the provider that each leads to, sorted.
     pub fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.aliases.iter().map(|(alias, provider)| (alias.as_str(), provider.as_str()))
+        self.aliases
+            .iter()
+            .map(|(alias, provider)| (alias.as_str(), provider.as_str()))
     }
 
     /// Id of the provider that answers when a client names no model.

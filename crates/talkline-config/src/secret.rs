@@ -36,7 +36,9 @@ impl Reader<'_> {
         match &node.place {
             // The variable's value is the secret; there is nothing to refer to.
             Place::Variable(name) => {
-                let Value::Text(text) = &node.value else { return None };
+                let Value::Text(text) = &node.value else {
+                    return None;
+                };
                 let name = name.clone();
                 return self.checked(key, node, text, &format!("${name}"));
             }
@@ -98,10 +100,12 @@ impl Reader<'_> {
                 format!("write {{ env = \"{variable}\" }} and set that variable"),
             )
         } else if self.plaintext_allowed() {
-            let problem =
-                Problem::warning("secret.plaintext", "the key stands in the file in plain text")
-                    .key(key)
-                    .hint("allowPlaintextSecrets is meant for a developer's own machine");
+            let problem = Problem::warning(
+                "secret.plaintext",
+                "the key stands in the file in plain text",
+            )
+            .key(key)
+            .hint("allowPlaintextSecrets is meant for a developer's own machine");
             let problem = self.at(problem, &node.place);
             self.problem(problem);
             return self.checked(key, node, text, "plain text");
@@ -120,8 +124,11 @@ impl Reader<'_> {
 
     fn reference(&mut self, key: &str, node: &Node, table: &Table) -> Option<Reference> {
         let openclaw = table.get("source").is_some();
-        let known: &[&str] =
-            if openclaw { &["source", "provider", "id", "name"] } else { &["env", "file", "name"] };
+        let known: &[&str] = if openclaw {
+            &["source", "provider", "id", "name"]
+        } else {
+            &["env", "file", "name"]
+        };
         let mut sound = true;
         for entry in &table.entries {
             if known.contains(&entry.key.as_str()) {
@@ -135,7 +142,11 @@ impl Reader<'_> {
                     None => "a reference is { env = \"NAME\" } or { file = \"PATH\" }".to_owned(),
                 },
             };
-            let name = if looks_secret(&entry.key) { "…" } else { &entry.key };
+            let name = if looks_secret(&entry.key) {
+                "…"
+            } else {
+                &entry.key
+            };
             let message = format!("unknown key {} in a secret reference", shown(&entry.key));
             let problem = Problem::error("secret.unknown-key", message)
                 .key(format!("{key}.{}", cleaned(name)))
@@ -192,7 +203,13 @@ impl Reader<'_> {
         let (source, id) = (text("source").unwrap_or_default(), text("id"));
         let hint = || "write { env = \"NAME\" } or { file = \"PATH\" }".to_owned();
         let Some(id) = id.filter(|id| !id.is_empty()) else {
-            self.refuse(key, node, "secret.no-source", "the reference has no `id`".into(), hint());
+            self.refuse(
+                key,
+                node,
+                "secret.no-source",
+                "the reference has no `id`".into(),
+                hint(),
+            );
             return None;
         };
         match source.as_str() {
@@ -222,7 +239,13 @@ impl Reader<'_> {
                     "exec" => "Talkline runs no program to get a secret",
                     _ => "Talkline cannot open OpenClaw's secret store",
                 };
-                self.refuse(key, node, "secret.source-unsupported", message.into(), hint());
+                self.refuse(
+                    key,
+                    node,
+                    "secret.source-unsupported",
+                    message.into(),
+                    hint(),
+                );
                 None
             }
             other => {
@@ -244,14 +267,22 @@ impl Reader<'_> {
                         other => other.kind(),
                     }
                 );
-                self.refuse(key, node, "secret.type", message, "write it in quotes".into());
+                self.refuse(
+                    key,
+                    node,
+                    "secret.type",
+                    message,
+                    "write it in quotes".into(),
+                );
                 None
             }
         }
     }
 
     fn variable_name(&mut self, key: &str, node: &Node, name: String) -> Option<Reference> {
-        let legal = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let legal = name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if legal && !name.starts_with(|c: char| c.is_ascii_digit()) && !looks_secret(&name) {
             return Some(Reference::Variable(name));
         }
@@ -276,7 +307,10 @@ impl Reader<'_> {
                         .filter(|near| strsim::normalized_damerau_levenshtein(near, name) >= 0.8)
                     {
                         Some(near) => {
-                            format!("set {name}; did you mean `{}`, which is set?", cleaned(near))
+                            format!(
+                                "set {name}; did you mean `{}`, which is set?",
+                                cleaned(near)
+                            )
                         }
                         None => format!("set {name} in the environment of the relay"),
                     };
@@ -290,7 +324,12 @@ impl Reader<'_> {
                 let value = text
                     .strip_suffix('\n')
                     .map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
-                self.checked(key, node, value, &format!("{{ file = \"{}\" }}", cleaned(path)))
+                self.checked(
+                    key,
+                    node,
+                    value,
+                    &format!("{{ file = \"{}\" }}", cleaned(path)),
+                )
             }
             Reference::Pointer { file, pointer } => {
                 let text = self.file(key, node, file)?;
@@ -304,7 +343,12 @@ impl Reader<'_> {
                     self.refuse(key, node, "secret.pointer", message, hint);
                     return None;
                 };
-                self.checked(key, node, &value, &format!("{{ file = \"{}\" }}", cleaned(file)))
+                self.checked(
+                    key,
+                    node,
+                    &value,
+                    &format!("{{ file = \"{}\" }}", cleaned(file)),
+                )
             }
         }
     }
@@ -313,8 +357,11 @@ impl Reader<'_> {
         match (self.inputs.read_secret_file)(path) {
             Ok(text) => Some(text),
             Err(reason) => {
-                let message =
-                    format!("the secret file {} cannot be read: {}", shown(path), cleaned(&reason));
+                let message = format!(
+                    "the secret file {} cannot be read: {}",
+                    shown(path),
+                    cleaned(&reason)
+                );
                 let hint = "check the path and that the relay's user may read it".to_owned();
                 self.refuse(key, node, "secret.file-unreadable", message, hint);
                 None
@@ -327,7 +374,11 @@ impl Reader<'_> {
         let quote = |c: char| matches!(c, '"' | '\'' | '`' | '\u{201c}' | '\u{201d}');
         let hint = "store the bare key, nothing around it".to_owned();
         let refused = if value.is_empty() {
-            Some(("secret.empty", "the secret is empty", "store the key there".to_owned()))
+            Some((
+                "secret.empty",
+                "the secret is empty",
+                "store the key there".to_owned(),
+            ))
         } else if value.contains('\u{feff}') {
             Some((
                 "secret.bom",
@@ -339,11 +390,23 @@ impl Reader<'_> {
         } else if value.starts_with(quote) || value.ends_with(quote) {
             Some(("secret.quoted", "the secret has quotes around it", hint))
         } else if value.starts_with('<') && value.ends_with('>') {
-            Some(("secret.placeholder", "the secret is a placeholder, not a key", hint))
+            Some((
+                "secret.placeholder",
+                "the secret is a placeholder, not a key",
+                hint,
+            ))
         } else if value.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            Some(("secret.whitespace", "the secret holds white space or a line break", hint))
+            Some((
+                "secret.whitespace",
+                "the secret holds white space or a line break",
+                hint,
+            ))
         } else if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Some(("secret.characters", "the secret holds characters that no key has", hint))
+            Some((
+                "secret.characters",
+                "the secret holds characters that no key has",
+                hint,
+            ))
         } else if value.len() > SECRET_BYTES_MAX {
             Some((
                 "secret.too-long",
@@ -378,7 +441,8 @@ impl Reader<'_> {
 
     fn plaintext_allowed(&self) -> bool {
         matches!(
-            self.entry(&["allowPlaintextSecrets"]).map(|entry| &entry.node.value),
+            self.entry(&["allowPlaintextSecrets"])
+                .map(|entry| &entry.node.value),
             Some(Value::Bool(true))
         )
     }
@@ -405,7 +469,9 @@ fn key_vault_literal(variable: &str) -> (&'static str, &'static str, String) {
 /// The variable of `${NAME}` or `$NAME`.
 fn interpolated(text: &str) -> Option<&str> {
     let name = text.strip_prefix('$')?;
-    let name = name.strip_prefix('{').map_or(Some(name), |name| name.strip_suffix('}'))?;
+    let name = name
+        .strip_prefix('{')
+        .map_or(Some(name), |name| name.strip_suffix('}'))?;
     let legal = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     (!name.is_empty() && name.bytes().all(legal)).then_some(name)
 }

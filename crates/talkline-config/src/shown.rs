@@ -52,8 +52,10 @@ pub(crate) fn blot_runs(text: &mut String) {
     while at < bytes.len() {
         let starts_word =
             word(bytes[at]) && (at == 0 || !(word(bytes[at - 1]) || bytes[at - 1] == b'-'));
-        let prefixed =
-            starts_word && prefixes.iter().any(|p| bytes[at..].starts_with(p.as_bytes()));
+        let prefixed = starts_word
+            && prefixes
+                .iter()
+                .any(|p| bytes[at..].starts_with(p.as_bytes()));
         let in_run = |byte: u8| word(byte) || (prefixed && matches!(byte, b'-' | b'.'));
         let end = at + bytes[at..].iter().take_while(|byte| in_run(**byte)).count();
         let run = &bytes[at..end];
@@ -70,11 +72,19 @@ pub(crate) fn blot_runs(text: &mut String) {
 
 /// Replaces a range by `*`, byte for byte; quotes at its ends and line endings within stay.
 pub(crate) fn blot(text: &mut String, range: std::ops::Range<usize>) {
-    let Some(part) = text.get(range.clone()) else { return };
+    let Some(part) = text.get(range.clone()) else {
+        return;
+    };
     let kept = |c: char| matches!(c, '"' | '\'' | '\n' | '\r');
     let stars: String = part
         .chars()
-        .map(|c| if kept(c) { c.to_string() } else { "*".repeat(c.len_utf8()) })
+        .map(|c| {
+            if kept(c) {
+                c.to_string()
+            } else {
+                "*".repeat(c.len_utf8())
+            }
+        })
         .collect();
     text.replace_range(range, &stars);
 }

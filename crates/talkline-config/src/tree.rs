@@ -95,11 +95,29 @@ impl Table {
     /// Lays `over` on top: tables are joined, every other value replaces what it covers.
     pub(crate) fn merge(&mut self, over: Table) {
         for entry in over.entries {
-            let under = self.entries.iter_mut().rev().find(|under| under.key == entry.key);
+            let under = self
+                .entries
+                .iter_mut()
+                .rev()
+                .find(|under| under.key == entry.key);
             match (under, entry) {
                 (
-                    Some(Entry { node: Node { value: Value::Table(under), .. }, .. }),
-                    Entry { node: Node { value: Value::Table(over), .. }, .. },
+                    Some(Entry {
+                        node:
+                            Node {
+                                value: Value::Table(under),
+                                ..
+                            },
+                        ..
+                    }),
+                    Entry {
+                        node:
+                            Node {
+                                value: Value::Table(over),
+                                ..
+                            },
+                        ..
+                    },
                 ) => under.merge(over),
                 (Some(under), entry) => *under = entry,
                 (None, entry) => self.entries.push(entry),
@@ -109,11 +127,22 @@ impl Table {
 
     /// A table that holds one value at the end of a path, everything at one place.
     pub(crate) fn of_path(path: &[&str], value: Value, place: &Place) -> Table {
-        let mut node = Node { place: place.clone(), value };
+        let mut node = Node {
+            place: place.clone(),
+            value,
+        };
         for key in path.iter().rev() {
-            let entry = Entry { key: (*key).to_owned(), key_place: place.clone(), node };
-            node =
-                Node { place: place.clone(), value: Value::Table(Table { entries: vec![entry] }) };
+            let entry = Entry {
+                key: (*key).to_owned(),
+                key_place: place.clone(),
+                node,
+            };
+            node = Node {
+                place: place.clone(),
+                value: Value::Table(Table {
+                    entries: vec![entry],
+                }),
+            };
         }
         match node.value {
             Value::Table(table) => table,
@@ -124,7 +153,10 @@ impl Table {
 
 /// A path as one writes it in TOML: `talk.realtime.routes."gpt-4.1"`.
 pub(crate) fn dotted<S: AsRef<str>>(path: &[S]) -> String {
-    path.iter().map(|segment| quoted_key(segment.as_ref())).collect::<Vec<_>>().join(".")
+    path.iter()
+        .map(|segment| quoted_key(segment.as_ref()))
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 fn quoted_key(segment: &str) -> String {

@@ -83,7 +83,10 @@ impl Ask {
     /// The SDKs' base URLs end in nothing, `/v1`, `/openai/v1` or `/openai`; each appends
     /// `/realtime`.
     pub fn is_realtime_path(path: &str) -> bool {
-        matches!(path, "/realtime" | "/v1/realtime" | "/openai/v1/realtime" | "/openai/realtime")
+        matches!(
+            path,
+            "/realtime" | "/v1/realtime" | "/openai/v1/realtime" | "/openai/realtime"
+        )
     }
 
     /// Reads a request. `headers` are name and value pairs, names in any case.
@@ -136,7 +139,12 @@ impl Ask {
                 }
             }
         }
-        Ok(Self { alias, intent, dialect, offers_realtime })
+        Ok(Self {
+            alias,
+            intent,
+            dialect,
+            offers_realtime,
+        })
     }
 }
 
@@ -162,7 +170,11 @@ fn check_alias(name: &'static str, alias: String) -> Result<String, AskError> {
         && alias.bytes().all(legal)
         && !alias.contains("..")
         && !alias.contains("//");
-    if well_formed { Ok(alias) } else { Err(AskError::BadAlias(name)) }
+    if well_formed {
+        Ok(alias)
+    } else {
+        Err(AskError::BadAlias(name))
+    }
 }
 
 #[cfg(test)]
@@ -170,7 +182,9 @@ mod tests {
     use super::*;
 
     fn check(path: &str, query: &str, headers: &[(&str, &str)], expected: &str) {
-        let fields = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let fields = headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_bytes()));
         let got = match Ask::parse(path, Some(query), fields) {
             Ok(ask) => format!(
                 "{} {:?} {:?}{}",
@@ -186,8 +200,18 @@ mod tests {
 
     #[test]
     fn paths_and_aliases() {
-        for path in ["/realtime", "/v1/realtime", "/openai/v1/realtime", "/openai/realtime"] {
-            check(path, "model=gpt-realtime", &[], "gpt-realtime Conversation Ga");
+        for path in [
+            "/realtime",
+            "/v1/realtime",
+            "/openai/v1/realtime",
+            "/openai/realtime",
+        ] {
+            check(
+                path,
+                "model=gpt-realtime",
+                &[],
+                "gpt-realtime Conversation Ga",
+            );
         }
         check(
             "/openai/realtime",
@@ -195,35 +219,93 @@ mod tests {
             &[],
             "voice Conversation Ga",
         );
-        check("/v1/realtime", "intent=transcription", &[], "- Transcription Ga");
-        check("/v1/realtime", "model=org%2Fvoice-1.5", &[], "org/voice-1.5 Conversation Ga");
-        check("/v1/realtime", "model=a&deployment=a", &[], "a Conversation Ga");
+        check(
+            "/v1/realtime",
+            "intent=transcription",
+            &[],
+            "- Transcription Ga",
+        );
+        check(
+            "/v1/realtime",
+            "model=org%2Fvoice-1.5",
+            &[],
+            "org/voice-1.5 Conversation Ga",
+        );
+        check(
+            "/v1/realtime",
+            "model=a&deployment=a",
+            &[],
+            "a Conversation Ga",
+        );
         check("/v1/realtime/", "model=a", &[], "unknown_path");
         check("/v1/models", "", &[], "unknown_path");
-        check("/v1/realtime", "model=a&model=b", &[], "ambiguous_parameter");
-        check("/v1/realtime", "model=a&m%6Fdel=b", &[], "ambiguous_parameter");
-        check("/v1/realtime", "model=a&deployment=b", &[], "ambiguous_parameter");
+        check(
+            "/v1/realtime",
+            "model=a&model=b",
+            &[],
+            "ambiguous_parameter",
+        );
+        check(
+            "/v1/realtime",
+            "model=a&m%6Fdel=b",
+            &[],
+            "ambiguous_parameter",
+        );
+        check(
+            "/v1/realtime",
+            "model=a&deployment=b",
+            &[],
+            "ambiguous_parameter",
+        );
         check("/v1/realtime", "intent=x", &[], "invalid_intent");
-        for alias in
-            ["", "..", "a/../b", "a//b", "a@b", "a%20b", "a%00b", "https:%2F%2Fevil.example", "%ff"]
-        {
-            check("/v1/realtime", &format!("model={alias}"), &[], "invalid_model");
+        for alias in [
+            "",
+            "..",
+            "a/../b",
+            "a//b",
+            "a@b",
+            "a%20b",
+            "a%00b",
+            "https:%2F%2Fevil.example",
+            "%ff",
+        ] {
+            check(
+                "/v1/realtime",
+                &format!("model={alias}"),
+                &[],
+                "invalid_model",
+            );
         }
-        check("/v1/realtime", &format!("model={}", "a".repeat(129)), &[], "invalid_model");
+        check(
+            "/v1/realtime",
+            &format!("model={}", "a".repeat(129)),
+            &[],
+            "invalid_model",
+        );
     }
 
     #[test]
     fn only_the_header_or_the_subprotocol_means_beta() {
         let protocol = "sec-websocket-protocol";
         check("/openai/realtime", "deployment=v", &[], "v Conversation Ga");
-        check("/v1/realtime", "model=v", &[("OpenAI-Beta", "realtime=v1")], "v Conversation Beta");
+        check(
+            "/v1/realtime",
+            "model=v",
+            &[("OpenAI-Beta", "realtime=v1")],
+            "v Conversation Beta",
+        );
         check(
             "/v1/realtime",
             "model=v",
             &[("openai-beta", "assistants=v2, realtime=v1")],
             "v Conversation Beta",
         );
-        check("/v1/realtime", "model=v", &[("openai-beta", "assistants=v2")], "v Conversation Ga");
+        check(
+            "/v1/realtime",
+            "model=v",
+            &[("openai-beta", "assistants=v2")],
+            "v Conversation Ga",
+        );
         check(
             "/v1/realtime",
             "model=v",
@@ -236,6 +318,11 @@ mod tests {
             &[(protocol, "realtime, openai-beta.realtime-v1")],
             "v Conversation Beta realtime",
         );
-        check("/v1/realtime", "model=v", &[(protocol, "realtimex")], "v Conversation Ga");
+        check(
+            "/v1/realtime",
+            "model=v",
+            &[(protocol, "realtimex")],
+            "v Conversation Ga",
+        );
     }
 }

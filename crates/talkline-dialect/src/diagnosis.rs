@@ -78,9 +78,15 @@ impl UpstreamAnswer {
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
         body: Vec<u8>,
     ) -> Self {
-        let mut answer = Self { status, body, ..Self::default() };
+        let mut answer = Self {
+            status,
+            body,
+            ..Self::default()
+        };
         for (name, value) in headers {
-            let Ok(value) = std::str::from_utf8(value) else { continue };
+            let Ok(value) = std::str::from_utf8(value) else {
+                continue;
+            };
             match name.to_ascii_lowercase().as_str() {
                 "apim-request-id" => answer.request_id = Some(clean(value, 80)),
                 "x-request-id" if answer.request_id.is_none() => {
@@ -237,8 +243,11 @@ impl Diagnosis {
             (Permanence::Permanent, Blame::Client) => "invalid_request_error",
             _ => "server_error",
         };
-        let param =
-            if self.code.ends_with("deployment_not_found") { json!("model") } else { Value::Null };
+        let param = if self.code.ends_with("deployment_not_found") {
+            json!("model")
+        } else {
+            Value::Null
+        };
         let upstream = self.answer.as_ref().map(|answer| {
             json!({
                 "status": answer.status,
@@ -359,7 +368,12 @@ fn timed_out(phase: Phase, target: &Sealed) -> Diagnosis {
         ),
     };
     let mut diagnosis = row.into_diagnosis();
-    diagnosis.summary = format!("{} ({}:{})", diagnosis.summary, target.host(), target.port());
+    diagnosis.summary = format!(
+        "{} ({}:{})",
+        diagnosis.summary,
+        target.host(),
+        target.port()
+    );
     diagnosis
 }
 
@@ -395,13 +409,18 @@ fn answered(
     let mut diagnosis = row.into_diagnosis();
     if let (300..400, Some(location)) = (answer.status, &answer.location) {
         let location = target.scrub(location);
-        diagnosis.summary =
-            format!("{} It points to {}.", diagnosis.summary, clean(&location, 200));
+        diagnosis.summary = format!(
+            "{} It points to {}.",
+            diagnosis.summary,
+            clean(&location, 200)
+        );
     }
     if diagnosis.code == "azure_deployment_not_found" {
         let name = upstream.deployment().unwrap_or_default();
-        diagnosis.summary =
-            format!("The Azure resource has no deployment named `{}`.", clean(name, 80));
+        diagnosis.summary = format!(
+            "The Azure resource has no deployment named `{}`.",
+            clean(name, 80)
+        );
     }
     diagnosis.retry_after = answer.retry_after;
     diagnosis.answer = Some(AzureAnswer {
@@ -630,18 +649,30 @@ fn error_of(body: &[u8]) -> (Option<String>, Option<String>) {
         let html = shown.starts_with('<');
         return (None, (!shown.is_empty() && !html).then(|| shown.to_owned()));
     };
-    let error = value.get("error").filter(|error| error.is_object()).unwrap_or(&value);
+    let error = value
+        .get("error")
+        .filter(|error| error.is_object())
+        .unwrap_or(&value);
     let field = |name: &str| match error.get(name) {
         Some(Value::String(text)) => Some(text.clone()),
         Some(Value::Number(number)) => Some(number.to_string()),
         _ => None,
     };
-    (field("code").or_else(|| field("statusCode")), field("message"))
+    (
+        field("code").or_else(|| field("statusCode")),
+        field("message"),
+    )
 }
 
 /// One line of printable text, at most `chars_max` long.
 fn clean(text: &str, chars_max: usize) -> String {
-    let printable = |c: char| if c.is_control() || is_bidi_control(c) { ' ' } else { c };
+    let printable = |c: char| {
+        if c.is_control() || is_bidi_control(c) {
+            ' '
+        } else {
+            c
+        }
+    };
     let mut cleaned: String = text.chars().map(printable).take(chars_max).collect();
     if text.chars().nth(chars_max).is_some() {
         cleaned.push('…');
@@ -672,7 +703,9 @@ fn without_query(location: &str) -> String {
 /// day is the longest that is believed.
 fn millis(value: &str, unit: u64) -> Option<Duration> {
     let number: u64 = value.trim().parse().ok()?;
-    Some(Duration::from_millis(number.saturating_mul(unit).min(86_400_000)))
+    Some(Duration::from_millis(
+        number.saturating_mul(unit).min(86_400_000),
+    ))
 }
 
 #[cfg(test)]

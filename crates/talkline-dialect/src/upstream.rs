@@ -6,8 +6,11 @@ use talkline_auth::{Azure, Credential, Custom, OpenAi, SealError, Sealed};
 use crate::{Ask, ClientDialect, Intent};
 
 /// Everything but RFC 3986's unreserved characters is encoded in a query value.
-const QUERY_VALUE: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A Realtime upstream: what to ask for, and the credential that goes only there.
 ///
@@ -122,19 +125,33 @@ impl Upstream {
             }
             Upstream::Custom(custom) => {
                 let query = query(ask, custom.model.as_deref());
-                custom.credential.seal(&format!("{}/realtime{query}", custom.base_path))?
+                custom
+                    .credential
+                    .seal(&format!("{}/realtime{query}", custom.base_path))?
             }
         };
         let beta = ask.dialect == ClientDialect::Beta && !self.is_ga_only();
-        let mut headers =
-            vec![("user-agent", concat!("talkline/", env!("CARGO_PKG_VERSION")).to_owned())];
+        let mut headers = vec![(
+            "user-agent",
+            concat!("talkline/", env!("CARGO_PKG_VERSION")).to_owned(),
+        )];
         let optional = [
             ("openai-beta", beta.then(|| "realtime=v1".to_owned())),
-            ("openai-safety-identifier", correlation.safety_identifier.clone()),
+            (
+                "openai-safety-identifier",
+                correlation.safety_identifier.clone(),
+            ),
             ("traceparent", correlation.traceparent.clone()),
-            ("x-ms-client-request-id", correlation.client_request_id.clone()),
+            (
+                "x-ms-client-request-id",
+                correlation.client_request_id.clone(),
+            ),
         ];
-        headers.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        headers.extend(
+            optional
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
         Ok(UpstreamRequest { target, headers })
     }
 
@@ -150,9 +167,10 @@ impl Upstream {
     /// The vocabulary of the upstream's events, where its kind tells: `None` for custom endpoints.
     pub fn dialect(&self) -> Option<ClientDialect> {
         match self {
-            Upstream::Azure(AzureUpstream { api: AzureApi::Preview { .. }, .. }) => {
-                Some(ClientDialect::Beta)
-            }
+            Upstream::Azure(AzureUpstream {
+                api: AzureApi::Preview { .. },
+                ..
+            }) => Some(ClientDialect::Beta),
             Upstream::Azure(_) | Upstream::OpenAi(_) => Some(ClientDialect::Ga),
             Upstream::Custom(_) => None,
         }
@@ -246,8 +264,10 @@ mod tests {
     use super::*;
 
     fn azure(api: AzureApi) -> Upstream {
-        let rules =
-            OriginRules { allowed_hosts: vec!["gw.azure-api.net".into()], allow_insecure: false };
+        let rules = OriginRules {
+            allowed_hosts: vec!["gw.azure-api.net".into()],
+            allow_insecure: false,
+        };
         let origin = Origin::parse("https://gw.azure-api.net", &rules).unwrap();
         Upstream::Azure(AzureUpstream {
             credential: Credential::api_key(origin, Secret::new("AZURE-KEY")),
@@ -258,7 +278,9 @@ mod tests {
     }
 
     fn preview() -> AzureApi {
-        AzureApi::Preview { api_version: "2025-04-01-preview".into() }
+        AzureApi::Preview {
+            api_version: "2025-04-01-preview".into(),
+        }
     }
 
     fn openai(model: Option<&str>) -> Upstream {
@@ -294,23 +316,38 @@ mod tests {
         ("X-Forwarded-Host", b"evil.example"),
         ("OpenAI-Safety-Identifier", b"user-7f"),
         ("x-ms-client-request-id", b"req-1"),
-        ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        (
+            "traceparent",
+            b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
     ];
 
     fn check(upstream: &Upstream, query: &str, headers: &[(&str, &[u8])], expected: &str) {
         let fields = || headers.iter().map(|(name, value)| (*name, *value));
         let ask = Ask::parse("/v1/realtime", Some(query), fields()).unwrap();
-        let request = upstream.request(&ask, &Correlation::from_headers(fields())).unwrap();
+        let request = upstream
+            .request(&ask, &Correlation::from_headers(fields()))
+            .unwrap();
         let target = request.target();
         let mut lines = vec![
             format!("GET {}", target.path_and_query()),
             format!("host: {}", target.authority()),
         ];
         lines.extend(
-            target.authentication().map(|(name, value)| format!("{name}: {}", value.expose())),
+            target
+                .authentication()
+                .map(|(name, value)| format!("{name}: {}", value.expose())),
         );
-        lines.extend(request.headers().iter().map(|(name, value)| format!("{name}: {value}")));
-        assert_eq!(lines.join("\n").replace(env!("CARGO_PKG_VERSION"), "V"), expected);
+        lines.extend(
+            request
+                .headers()
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}")),
+        );
+        assert_eq!(
+            lines.join("\n").replace(env!("CARGO_PKG_VERSION"), "V"),
+            expected
+        );
     }
 
     #[test]
@@ -412,12 +449,19 @@ openai-beta: realtime=v1",
     #[test]
     fn transcription_names_no_model_in_the_url() {
         let path = |upstream: &Upstream| {
-            let ask = Ask::parse("/v1/realtime", Some("intent=transcription"), std::iter::empty())
-                .unwrap();
+            let ask = Ask::parse(
+                "/v1/realtime",
+                Some("intent=transcription"),
+                std::iter::empty(),
+            )
+            .unwrap();
             let request = upstream.request(&ask, &Correlation::default()).unwrap();
             request.target().path_and_query().to_owned()
         };
-        assert_eq!(path(&azure(AzureApi::Ga)), "/talk/openai/v1/realtime?intent=transcription");
+        assert_eq!(
+            path(&azure(AzureApi::Ga)),
+            "/talk/openai/v1/realtime?intent=transcription"
+        );
         assert_eq!(
             path(&azure(preview())),
             "/talk/openai/realtime?api-version=2025-04-01-preview&deployment=gpt%20realtime%26x%3D1&intent=transcription"

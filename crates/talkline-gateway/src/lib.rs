@@ -1,2 +1,38 @@
 //! Decides how a client connection becomes a session: listen, admit, dial, relay, drain and report.
+//!
+//! The service as a library. [`Gateway::serve`] takes a bound listener and runs until it is told to
+//! stop; everything that can be configured comes in as a resolved [`talkline_config::Config`].
+//!
+//! What it deliberately does not do: read files other than the certificates it is given, read
+//! environment variables, install a process-wide crypto provider or a log subscriber.
+//!
+//! ```no_run
+//! # async fn run(config: talkline_config::Config) -> Result<(), Box<dyn std::error::Error>> {
+//! use talkline_gateway::{Gateway, Options};
+//!
+//! let listener = tokio::net::TcpListener::bind(config.server.listen).await?;
+//! let gateway = Gateway::new(config, Options::default())?;
+//! let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+//! gateway.serve(listener, async { let _ = stopped.await; }).await;
+//! # drop(stop);
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
+
+mod admit;
+mod connection;
+mod dial;
+mod handshake;
+mod head;
+mod refusal;
+mod report;
+mod server;
+pub mod tls;
+
+pub use dial::ResolveOverride;
+pub use server::{Gateway, Options, StartError};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

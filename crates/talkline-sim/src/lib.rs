@@ -1,2 +1,32 @@
-//! Decides how a conformant Azure Realtime endpoint behaves, and misbehaves, on loopback: for the demo, for tests and for the CI of users.
+//! Decides how a conformant Azure Realtime endpoint behaves, and misbehaves, on loopback: for the demo, for tests
+//! and for the CI of users.
+//!
+//! [`Simulator`] is the endpoint; [`caller`] holds one spoken turn with it, or with anything that speaks the same
+//! protocol. Neither knows Talkline: the WebSocket framing here is a second, independent implementation, so that a
+//! fault of the relay's cannot hide behind the same fault in its tests.
+//!
+//! It never leaves loopback, calls no service, verifies no token signature, and understands no speech: it knows
+//! its own clips and describes everything else by its length.
 #![forbid(unsafe_code)]
+#![doc = include_str!("../README.md")]
+
+pub mod caller;
+pub mod clips;
+pub mod wav;
+
+mod auth;
+mod handshake;
+mod ids;
+mod misbehaviour;
+mod record;
+mod refusal;
+mod server;
+mod session;
+mod simulator;
+mod ws;
+
+pub use auth::BearerRule;
+pub use misbehaviour::{Misbehaviour, Scenario};
+pub use record::SeenRequest;
+pub use refusal::Refusal;
+pub use simulator::{Builder, DEFAULT_API_KEY, Pace, Profile, Reply, Running, Simulator};

@@ -1,4 +1,61 @@
 //! Parses arguments, builds the runtime, picks implementations, maps errors to exit codes.
+//!
+//! Nothing is decided here that a test would want to drive without a process: configuration is
+//! resolved by `talkline-config`, sessions are served by `talkline-gateway`.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod check;
+mod cli;
+mod configuration;
+mod demo;
+mod dev_tls;
+mod exit;
+mod logs;
+mod output;
+mod run;
+mod sim;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::{
+    cli::{Cli, Command, ConfigCommand},
+    exit::Exit,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::check(&arguments),
+        Command::Demo(arguments) => demo::demo(&arguments),
+        Command::Sim(arguments) => sim::sim(&arguments),
+        Command::Config(ConfigCommand::Show(arguments)) => check::show(&arguments),
+        Command::Config(ConfigCommand::Schema) => output::line(&talkline_config::schema()),
+        Command::Completions { shell } => completions(shell),
+        Command::Version(arguments) => version(arguments.json),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            output::failure(&exit);
+            ExitCode::from(exit.status())
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "talkline", &mut script);
+    output::bytes(&script)
+}
+
+fn version(json: bool) -> Result<(), Exit> {
+    let version = env!("CARGO_PKG_VERSION");
+    if json {
+        output::line(&serde_json::json!({"name": "talkline", "version": version}).to_string())
+    } else {
+        output::line(&format!("talkline {version}"))
+    }
+}

@@ -10,7 +10,12 @@ use crate::tree::{Entry, Node, Place, Table, Value};
 const DEPTH_MAX: usize = 64;
 
 pub(super) fn read(text: &str, file: usize) -> Result<Table, SyntaxError> {
-    let mut parser = Parser { text, at: 0, depth: 0, file };
+    let mut parser = Parser {
+        text,
+        at: 0,
+        depth: 0,
+        file,
+    };
     parser.skip_blank()?;
     if parser.peek() != Some('{') {
         return Err(parser.error("expected `{`: the file holds one object"));
@@ -48,7 +53,10 @@ impl Parser<'_> {
             Some(_) => return Err(self.error("expected a value")),
             None => return Err(self.error("expected a value, found the end of the file")),
         };
-        Ok(Node { place: self.place(start), value })
+        Ok(Node {
+            place: self.place(start),
+            value,
+        })
     }
 
     fn nested(
@@ -85,7 +93,11 @@ impl Parser<'_> {
             }
             self.skip_blank()?;
             let node = self.value()?;
-            entries.push(Entry { key, key_place, node });
+            entries.push(Entry {
+                key,
+                key_place,
+                node,
+            });
             self.skip_blank()?;
             if !self.eat(',') && self.peek() != Some('}') {
                 return Err(self.error("expected `,` or `}`"));
@@ -116,7 +128,10 @@ impl Parser<'_> {
             match self.bump() {
                 None | Some('\n' | '\r') => {
                     let span = start..start + 1;
-                    return Err(SyntaxError { message: "the string does not end".into(), span });
+                    return Err(SyntaxError {
+                        message: "the string does not end".into(),
+                        span,
+                    });
                 }
                 Some('\\') => self.escape(&mut out)?,
                 end if end == quote => return Ok(out),
@@ -204,7 +219,10 @@ impl Parser<'_> {
             "true" => Ok(Value::Bool(true)),
             "false" => Ok(Value::Bool(false)),
             "Infinity" | "NaN" => Ok(Value::Float),
-            _ => Err(SyntaxError { message: "a text needs quotes".into(), span: start..self.at }),
+            _ => Err(SyntaxError {
+                message: "a text needs quotes".into(),
+                span: start..self.at,
+            }),
         }
     }
 
@@ -240,7 +258,10 @@ impl Parser<'_> {
                     return Err(self.error("the comment does not end"));
                 };
                 self.at += end + 4;
-            } else if self.peek().is_some_and(|c| c.is_whitespace() || c == '\u{feff}') {
+            } else if self
+                .peek()
+                .is_some_and(|c| c.is_whitespace() || c == '\u{feff}')
+            {
                 self.bump();
             } else {
                 return Ok(());
@@ -267,17 +288,29 @@ impl Parser<'_> {
     }
 
     fn place(&self, start: usize) -> Place {
-        Place::File { file: self.file, span: start..self.at }
+        Place::File {
+            file: self.file,
+            span: start..self.at,
+        }
     }
 
     fn error(&self, message: &str) -> SyntaxError {
         let end = self.at + self.peek().map_or(0, char::len_utf8);
-        SyntaxError { message: message.into(), span: self.at..end }
+        SyntaxError {
+            message: message.into(),
+            span: self.at..end,
+        }
     }
 
     fn error_before(&self, message: &str) -> SyntaxError {
-        let previous = self.text[..self.at].chars().next_back().map_or(0, char::len_utf8);
-        SyntaxError { message: message.into(), span: self.at - previous..self.at }
+        let previous = self.text[..self.at]
+            .chars()
+            .next_back()
+            .map_or(0, char::len_utf8);
+        SyntaxError {
+            message: message.into(),
+            span: self.at - previous..self.at,
+        }
     }
 }
 
@@ -299,7 +332,10 @@ fn parse_number(text: &str) -> Option<Value> {
         return Some(Value::Float);
     }
     let plain = |text: &str, radix| !text.is_empty() && text.chars().all(|c| c.is_digit(radix));
-    if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+    if let Some(hex) = digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"))
+    {
         return plain(hex, 16).then(|| integer(negative, u64::from_str_radix(hex, 16).ok()));
     }
     let leading_zero =

@@ -24,9 +24,14 @@ pub(crate) struct SyntaxError {
 /// Every syntax error that the format's parser can tell apart: TOML all of them, JSON5 the first.
 pub(crate) fn read(text: &str, format: Format, file: usize) -> Result<Table, Vec<SyntaxError>> {
     if text.len() > FILE_BYTES_MAX {
-        let message =
-            format!("the file has {} bytes; a configuration has at most 1 MiB", text.len());
-        return Err(vec![SyntaxError { message, span: 0..0 }]);
+        let message = format!(
+            "the file has {} bytes; a configuration has at most 1 MiB",
+            text.len()
+        );
+        return Err(vec![SyntaxError {
+            message,
+            span: 0..0,
+        }]);
     }
     match format {
         Format::Toml => toml::read(text, file),

@@ -22,8 +22,18 @@ fn table(source: &DeTable<'_>, file: usize) -> Table {
         .iter()
         .map(|(key, value)| Entry {
             key: key.get_ref().to_string(),
-            key_place: Place::File { file, span: key.span() },
-            node: node(value.get_ref(), Place::File { file, span: value.span() }, file),
+            key_place: Place::File {
+                file,
+                span: key.span(),
+            },
+            node: node(
+                value.get_ref(),
+                Place::File {
+                    file,
+                    span: value.span(),
+                },
+                file,
+            ),
         })
         .collect();
     entries.sort_by_key(|entry| match &entry.key_place {
@@ -49,7 +59,16 @@ fn node(source: &DeValue<'_>, place: Place, file: usize) -> Node {
         DeValue::Array(items) => Value::Array(
             items
                 .iter()
-                .map(|item| node(item.get_ref(), Place::File { file, span: item.span() }, file))
+                .map(|item| {
+                    node(
+                        item.get_ref(),
+                        Place::File {
+                            file,
+                            span: item.span(),
+                        },
+                        file,
+                    )
+                })
                 .collect(),
         ),
         DeValue::Table(inner) => Value::Table(table(inner, file)),

@@ -21,11 +21,14 @@ pub(super) fn read(
 ) -> Option<Clients> {
     let before = reader.problems.len();
     let keys = keys(reader, &providers.keys);
-    let sound = reader.problems[before..].iter().all(|p| p.severity == crate::Severity::Warning);
+    let sound = reader.problems[before..]
+        .iter()
+        .all(|p| p.severity == crate::Severity::Warning);
     let anonymous = reader.flag(&["clients", "allowAnonymous"]);
     let allow_anonymous = anonymous.as_ref().is_some_and(|found| found.value);
-    let beyond_loopback =
-        server.map(|server| server.listen).filter(|listen| !listen.ip().is_loopback());
+    let beyond_loopback = server
+        .map(|server| server.listen)
+        .filter(|listen| !listen.ip().is_loopback());
 
     if let (Some(listen), true, Some(found)) = (beyond_loopback, allow_anonymous, &anonymous) {
         let message = format!("anonymous clients would reach the upstream through {listen}");
@@ -46,10 +49,12 @@ pub(super) fn read(
                  clients.allowAnonymous = true works with a loopback address only"
             }
         };
-        let problem =
-            Problem::error("clients.none", "no client could be let in: there is no client key")
-                .key("clients.keys")
-                .hint(hint);
+        let problem = Problem::error(
+            "clients.none",
+            "no client could be let in: there is no client key",
+        )
+        .key("clients.keys")
+        .hint(hint);
         let problem = match reader.found(&PATH) {
             Some(found) => reader.at_key(problem, &found),
             None => problem,
@@ -64,7 +69,10 @@ pub(super) fn read(
 }
 
 fn keys(reader: &mut Reader<'_>, upstream: &[Secret]) -> Vec<ClientKey> {
-    let mut keys = Keys { upstream, out: Vec::new() };
+    let mut keys = Keys {
+        upstream,
+        out: Vec::new(),
+    };
     if let Some(found) = reader.found(&PATH) {
         match &found.entry.node.value {
             Value::Array(items) => {
@@ -75,7 +83,11 @@ fn keys(reader: &mut Reader<'_>, upstream: &[Secret]) -> Vec<ClientKey> {
             }
             Value::Table(table) if is_reference(table) => {
                 let node = &found.entry.node;
-                keys.add(reader, name_of(node).unwrap_or_else(|| "default".to_owned()), node);
+                keys.add(
+                    reader,
+                    name_of(node).unwrap_or_else(|| "default".to_owned()),
+                    node,
+                );
             }
             Value::Table(table) => {
                 for entry in &table.entries {
@@ -87,10 +99,20 @@ fn keys(reader: &mut Reader<'_>, upstream: &[Secret]) -> Vec<ClientKey> {
         }
     }
     let variable = "TALKLINE_CLIENT_KEY";
-    if let Some(value) = reader.inputs.variables.get(variable).filter(|value| !value.is_empty()) {
+    if let Some(value) = reader
+        .inputs
+        .variables
+        .get(variable)
+        .filter(|value| !value.is_empty())
+        // A file that refers to this very variable has given its key a name already.
+        .filter(|value| keys.out.iter().all(|key| key.secret.expose() != **value))
+    {
         keys.out.retain(|key| key.name != "default");
         let place = Place::Variable(variable.to_owned());
-        let node = Node { place, value: Value::Text(value.clone()) };
+        let node = Node {
+            place,
+            value: Value::Text(value.clone()),
+        };
         keys.add(reader, "default".to_owned(), &node);
     }
     keys.out
@@ -106,13 +128,17 @@ fn refuse_type(reader: &mut Reader<'_>, found: &Found<'_, ()>, other: &Value) {
 
 /// Whether a table is one reference rather than names with references.
 fn is_reference(table: &Table) -> bool {
-    ["env", "file", "source"]
-        .iter()
-        .any(|key| table.get(key).is_some_and(|entry| matches!(entry.node.value, Value::Text(_))))
+    ["env", "file", "source"].iter().any(|key| {
+        table
+            .get(key)
+            .is_some_and(|entry| matches!(entry.node.value, Value::Text(_)))
+    })
 }
 
 fn name_of(node: &Node) -> Option<String> {
-    let Value::Table(table) = &node.value else { return None };
+    let Value::Table(table) = &node.value else {
+        return None;
+    };
     match &table.get("name")?.node.value {
         Value::Text(name) => Some(name.clone()),
         _ => Some(String::new()),
@@ -138,20 +164,32 @@ impl Keys<'_> {
             self.refuse(reader, problem, &key, node);
             return;
         }
-        let Some(resolved) = reader.secret(&key, node, "TALKLINE_CLIENT_KEY") else { return };
+        let Some(resolved) = reader.secret(&key, node, "TALKLINE_CLIENT_KEY") else {
+            return;
+        };
         let value = resolved.secret.expose();
-        let problem = if self.upstream.iter().any(|upstream| upstream.expose() == value) {
+        let problem = if self
+            .upstream
+            .iter()
+            .any(|upstream| upstream.expose() == value)
+        {
             Problem::error(
                 "client-key.is-upstream-key",
                 "this client key is the upstream's own key",
             )
             .hint("make up another one: clients must never hold the upstream's key")
         } else if self.out.iter().any(|other| other.name == name) {
-            Problem::error("client-key.duplicate-name", "two client keys have this name")
-                .hint("give each key a name of its own")
+            Problem::error(
+                "client-key.duplicate-name",
+                "two client keys have this name",
+            )
+            .hint("give each key a name of its own")
         } else if self.out.iter().any(|other| other.secret.expose() == value) {
-            Problem::error("client-key.duplicate", "two client keys have the same value")
-                .hint("give each client a key of its own")
+            Problem::error(
+                "client-key.duplicate",
+                "two client keys have the same value",
+            )
+            .hint("give each client a key of its own")
         } else {
             if value.len() < KEY_BYTES_MIN {
                 let problem = Problem::warning(
@@ -162,7 +200,10 @@ impl Keys<'_> {
                 self.refuse(reader, problem, &key, node);
             }
             reader.setting(key, resolved.shown, &node.place);
-            self.out.push(ClientKey { name, secret: resolved.secret });
+            self.out.push(ClientKey {
+                name,
+                secret: resolved.secret,
+            });
             return;
         };
         self.refuse(reader, problem, &key, node);

@@ -33,11 +33,21 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
 fn check_order(reader: &mut Reader<'_>, limits: &Limits) {
     if limits.frame_bytes_max > limits.message_bytes_max {
         let message = "a frame may be larger than the message that it is part of";
-        refuse(reader, "maxFrameSize", message, "write at most limits.maxMessageSize");
+        refuse(
+            reader,
+            "maxFrameSize",
+            message,
+            "write at most limits.maxMessageSize",
+        );
     }
     if limits.inspected_event_bytes_max as u64 > limits.message_bytes_max {
         let message = "an inspected event may be larger than any message";
-        refuse(reader, "maxInspectedEventSize", message, "write at most limits.maxMessageSize");
+        refuse(
+            reader,
+            "maxInspectedEventSize",
+            message,
+            "write at most limits.maxMessageSize",
+        );
     }
     if limits.idle_timeout <= limits.ping_interval {
         let message = "sessions would end as idle before the first ping is answered";
@@ -53,12 +63,19 @@ fn check_order(reader: &mut Reader<'_>, limits: &Limits) {
 /// Speaks up only about values that are sound by themselves: others have their own problem.
 fn refuse(reader: &mut Reader<'_>, key: &str, message: &str, hint: &str) {
     let path = ["limits", key];
-    let other =
-        ["maxFrameSize", "maxMessageSize", "maxInspectedEventSize", "idleTimeout", "pingInterval"];
+    let other = [
+        "maxFrameSize",
+        "maxMessageSize",
+        "maxInspectedEventSize",
+        "idleTimeout",
+        "pingInterval",
+    ];
     if other.iter().any(|key| reader.has_problem(&["limits", key])) {
         return;
     }
-    let Some(found) = reader.found(&path) else { return };
+    let Some(found) = reader.found(&path) else {
+        return;
+    };
     let problem = reader.at_value(Problem::error("limits.order", message).hint(hint), &found);
     reader.problem(problem);
 }

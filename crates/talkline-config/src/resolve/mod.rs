@@ -29,7 +29,9 @@ use crate::{
 /// part of it holds a secret.
 pub fn resolve(inputs: &Inputs<'_>) -> Result<Resolved, Report> {
     let (trees, files, mut problems) = read_files(inputs);
-    let Some(trees) = trees else { return Err(report(problems, files)) };
+    let Some(trees) = trees else {
+        return Err(report(problems, files));
+    };
 
     let mut root = keys::defaults();
     trees.iter().for_each(|tree| root.merge(tree.clone()));
@@ -51,13 +53,23 @@ pub fn resolve(inputs: &Inputs<'_>) -> Result<Resolved, Report> {
     let mut reader = Reader::new(inputs, &root);
     reader.problems = problems;
     let config = config(&mut reader, &selection);
-    let Reader { problems, mut settings, .. } = reader;
+    let Reader {
+        problems,
+        mut settings,
+        ..
+    } = reader;
     settings.sort_by(|a, b| a.key.cmp(&b.key));
     settings.dedup_by(|a, b| a.key == b.key);
-    let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
+    let failed = problems
+        .iter()
+        .any(|problem| problem.severity == Severity::Error);
     let report = report(problems, files);
     match config {
-        Some(config) if !failed => Ok(Resolved { config, warnings: report, settings }),
+        Some(config) if !failed => Ok(Resolved {
+            config,
+            warnings: report,
+            settings,
+        }),
         _ => Err(report),
     }
 }
@@ -96,8 +108,10 @@ fn transport(reader: &mut Reader<'_>, providers: &providers::Providers) -> Optio
         _ => return Some(Transport::GatewayRelay),
     };
     if providers.default_is_azure {
-        let message =
-            format!("transport `{}` does not work with Azure: {reason}", transport.as_str());
+        let message = format!(
+            "transport `{}` does not work with Azure: {reason}",
+            transport.as_str()
+        );
         let problem = Problem::error("transport.not-with-azure", message)
             .hint("write transport = \"gateway-relay\"");
         let problem = reader.at_value(problem, &found);
@@ -114,13 +128,23 @@ fn read_files(inputs: &Inputs<'_>) -> Read {
     for (index, file) in inputs.files.iter().enumerate() {
         let tree = read::read(&file.text, file.format, index);
         let text = structure::showable(&file.text, tree.as_ref().ok());
-        files.push(ShownFile { name: cleaned(&file.name), text });
+        files.push(ShownFile {
+            name: cleaned(&file.name),
+            text,
+        });
         match tree {
             Ok(tree) => trees.push(tree),
             Err(errors) => problems.extend(errors.into_iter().map(|error| {
                 let problem = Problem::error("file.syntax", cleaned(&error.message))
                     .hint(syntax_hint(file.format));
-                located(problem, &Place::File { file: index, span: error.span }, inputs)
+                located(
+                    problem,
+                    &Place::File {
+                        file: index,
+                        span: error.span,
+                    },
+                    inputs,
+                )
             })),
         }
     }
@@ -143,12 +167,18 @@ fn flag_layer(inputs: &Inputs<'_>) -> (Table, Vec<Problem>) {
         match keys::known(&path) {
             Known::Key(_) => {
                 let path: Vec<&str> = path.iter().map(String::as_str).collect();
-                layer.merge(Table::of_path(&path, Value::Text(flag.value.clone()), &place));
+                layer.merge(Table::of_path(
+                    &path,
+                    Value::Text(flag.value.clone()),
+                    &place,
+                ));
             }
             Known::Table | Known::Unknown => {
-                let problem =
-                    Problem::error("key.unknown", "the flag stands for a key that does not exist")
-                        .key(dotted(&path));
+                let problem = Problem::error(
+                    "key.unknown",
+                    "the flag stands for a key that does not exist",
+                )
+                .key(dotted(&path));
                 problems.push(located(problem, &place, inputs));
             }
         }
@@ -173,5 +203,8 @@ fn report(mut problems: Vec<Problem>, files: Vec<ShownFile>) -> Report {
             problem.message.clone(),
         ))
     });
-    Report { problems, files: files.into() }
+    Report {
+        problems,
+        files: files.into(),
+    }
 }

@@ -42,17 +42,29 @@ struct Provider {
 
 pub(super) fn read(reader: &mut Reader<'_>, selection: &Selection) -> Providers {
     let azure = default_is_azure(selection, reader.root);
-    let mut out = Providers { routes: None, default_is_azure: azure, keys: Vec::new() };
+    let mut out = Providers {
+        routes: None,
+        default_is_azure: azure,
+        keys: Vec::new(),
+    };
     if !is_chosen(reader, selection) {
         return out;
     }
     reader.text(&["talk", "realtime", "provider"]);
     let allow_any_model = reader.flag_or_off(&["talk", "realtime", "allowAnyModel"]);
-    let realtime_model = reader.text(&["talk", "realtime", "model"]).map(|found| found.value);
+    let realtime_model = reader
+        .text(&["talk", "realtime", "model"])
+        .map(|found| found.value);
 
     let mut ids: Vec<String> = reader
         .table(&["talk", "realtime", "providers"])
-        .map(|tables| tables.entries.iter().map(|entry| entry.key.clone()).collect())
+        .map(|tables| {
+            tables
+                .entries
+                .iter()
+                .map(|entry| entry.key.clone())
+                .collect()
+        })
         .unwrap_or_default();
     ids.retain(|id| selection.uses(id) || has_azure_key(reader, id));
     if !ids.contains(&selection.table) {
@@ -65,8 +77,13 @@ pub(super) fn read(reader: &mut Reader<'_>, selection: &Selection) -> Providers 
     let mut sound = true;
     for id in &ids {
         let is_default = *id == selection.table;
-        let mut one =
-            One { id, is_default, azure, realtime_model: &realtime_model, allow_any_model };
+        let mut one = One {
+            id,
+            is_default,
+            azure,
+            realtime_model: &realtime_model,
+            allow_any_model,
+        };
         match one.read(reader) {
             Some(provider) => {
                 out.keys.extend(provider.key.clone());
@@ -76,8 +93,13 @@ pub(super) fn read(reader: &mut Reader<'_>, selection: &Selection) -> Providers 
         }
     }
     let aliases = aliases(reader, selection, &ids, &providers, realtime_model);
-    let (true, Some(aliases)) = (sound, aliases) else { return out };
-    let upstreams = providers.into_iter().map(|(id, one)| (id, Arc::new(one.upstream))).collect();
+    let (true, Some(aliases)) = (sound, aliases) else {
+        return out;
+    };
+    let upstreams = providers
+        .into_iter()
+        .map(|(id, one)| (id, Arc::new(one.upstream)))
+        .collect();
     out.routes = Routes::new(upstreams, aliases, selection.table.clone(), allow_any_model);
     out
 }
@@ -98,7 +120,10 @@ fn is_chosen(reader: &mut Reader<'_>, selection: &Selection) -> bool {
             let ids = table_ids(reader);
             let problem = Problem::error("provider.ambiguous", "several providers and none chosen")
                 .key(dotted(&provider_path))
-                .hint(format!("set talk.realtime.provider to one of {}", listed(&ids)));
+                .hint(format!(
+                    "set talk.realtime.provider to one of {}",
+                    listed(&ids)
+                ));
             let problem = match reader.entry(&["talk", "realtime", "providers"]) {
                 Some(entry) => reader.at(problem, &entry.key_place),
                 None => problem,
@@ -118,7 +143,9 @@ fn is_known(reader: &mut Reader<'_>, selection: &Selection) -> bool {
     if ids.contains(&selection.table) || (built_in && ids.is_empty()) {
         return true;
     }
-    let Some(found) = reader.found(&["talk", "realtime", "provider"]) else { return false };
+    let Some(found) = reader.found(&["talk", "realtime", "provider"]) else {
+        return false;
+    };
     let mut candidates: Vec<&str> = ids.iter().map(String::as_str).collect();
     if ids.is_empty() {
         candidates.extend(keys::TYPES);
@@ -130,9 +157,14 @@ fn is_known(reader: &mut Reader<'_>, selection: &Selection) -> bool {
             listed(&candidates)
         ),
     };
-    let message =
-        format!("provider {} has no table under talk.realtime.providers", shown(&selection.table));
-    let problem = reader.at_value(Problem::error("provider.unknown", message).hint(hint), &found);
+    let message = format!(
+        "provider {} has no table under talk.realtime.providers",
+        shown(&selection.table)
+    );
+    let problem = reader.at_value(
+        Problem::error("provider.unknown", message).hint(hint),
+        &found,
+    );
     reader.problem(problem);
     false
 }
@@ -141,12 +173,22 @@ fn table_ids(reader: &Reader<'_>) -> Vec<String> {
     let place = |entry: &&crate::tree::Entry| !entry.key_place.is_untyped();
     reader
         .table(&["talk", "realtime", "providers"])
-        .map(|table| table.entries.iter().filter(place).map(|entry| entry.key.clone()).collect())
+        .map(|table| {
+            table
+                .entries
+                .iter()
+                .filter(place)
+                .map(|entry| entry.key.clone())
+                .collect()
+        })
         .unwrap_or_default()
 }
 
 fn listed<S: AsRef<str>>(ids: &[S]) -> String {
-    ids.iter().map(|id| format!("\"{}\"", cleaned(id.as_ref()))).collect::<Vec<_>>().join(", ")
+    ids.iter()
+        .map(|id| format!("\"{}\"", cleaned(id.as_ref())))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn has_azure_key(reader: &Reader<'_>, id: &str) -> bool {
@@ -183,8 +225,9 @@ impl<'a> One<'a> {
             Type::OpenAi => self.openai(reader),
             Type::Custom => self.custom(reader),
         };
-        let sound =
-            reader.problems[before..].iter().all(|p| p.severity == crate::Severity::Warning);
+        let sound = reader.problems[before..]
+            .iter()
+            .all(|p| p.severity == crate::Severity::Warning);
         provider.filter(|_| sound)
     }
 
@@ -200,8 +243,11 @@ impl<'a> One<'a> {
             | ("openai", Some("custom"))
             | ("custom", Some("openai" | "azure-openai")) => {
                 let found = written?;
-                let message =
-                    format!("provider \"{}\" cannot have type {}", self.id, shown(&found.value));
+                let message = format!(
+                    "provider \"{}\" cannot have type {}",
+                    self.id,
+                    shown(&found.value)
+                );
                 let problem = Problem::error("provider.type", message)
                     .hint("give the provider another name, or leave `type` out");
                 let problem = reader.at_value(problem, &found);
@@ -216,12 +262,18 @@ impl<'a> One<'a> {
             }
             ("openai", None) => Type::OpenAi,
             (_, None) => {
-                let kind = if azure_key.is_some() { "azure-openai" } else { "custom" };
+                let kind = if azure_key.is_some() {
+                    "azure-openai"
+                } else {
+                    "custom"
+                };
                 let message = format!("provider \"{}\" has no `type`", cleaned(self.id));
-                let problem =
-                    Problem::error("provider.type-missing", message).key(self.key("type")).hint(
-                        format!("write type = \"{kind}\" (possible are {})", listed(keys::TYPES)),
-                    );
+                let problem = Problem::error("provider.type-missing", message)
+                    .key(self.key("type"))
+                    .hint(format!(
+                        "write type = \"{kind}\" (possible are {})",
+                        listed(keys::TYPES)
+                    ));
                 let problem = match reader.entry(&["talk", "realtime", "providers", self.id]) {
                     Some(entry) => reader.at(problem, &entry.key_place),
                     None => problem,
@@ -248,7 +300,10 @@ impl<'a> One<'a> {
 
     fn azure_key<'t>(&self, reader: &Reader<'t>) -> Option<Found<'t, ()>> {
         let table: &Table = reader.table(&["talk", "realtime", "providers", self.id])?;
-        let entry = table.entries.iter().find(|entry| is_azure_key(&entry.key))?;
+        let entry = table
+            .entries
+            .iter()
+            .find(|entry| is_azure_key(&entry.key))?;
         reader.found(&self.path(&entry.key))
     }
 
@@ -257,15 +312,24 @@ impl<'a> One<'a> {
         let foreign: &[(&str, &str)] = match kind {
             Type::Azure => &[
                 ("baseUrl", "write it as `azureEndpoint`"),
-                ("allowInsecureUpstream", "remove it: Azure is reached by TLS only"),
+                (
+                    "allowInsecureUpstream",
+                    "remove it: Azure is reached by TLS only",
+                ),
                 (
                     "model",
                     "remove it: Azure chooses by `azureDeployment`; for more client names use `aliases`",
                 ),
             ],
             Type::OpenAi => &[
-                ("allowedHosts", "remove it: an OpenAI key goes to api.openai.com only"),
-                ("allowInsecureUpstream", "remove it: OpenAI is reached by TLS only"),
+                (
+                    "allowedHosts",
+                    "remove it: an OpenAI key goes to api.openai.com only",
+                ),
+                (
+                    "allowInsecureUpstream",
+                    "remove it: OpenAI is reached by TLS only",
+                ),
             ],
             Type::Custom => &[],
         };
@@ -282,7 +346,9 @@ impl<'a> One<'a> {
     }
 
     fn in_json(&self, reader: &Reader<'_>, key: &str) -> bool {
-        let Some(entry) = reader.entry(&self.path(key)) else { return false };
+        let Some(entry) = reader.entry(&self.path(key)) else {
+            return false;
+        };
         match entry.key_place {
             crate::tree::Place::File { file, .. } => reader
                 .inputs
@@ -303,7 +369,10 @@ impl<'a> One<'a> {
         let aliases = self.aliases(reader);
         let (endpoint, deployment, api, secret) = (endpoint?, deployment?, api?, secret?);
         kind?;
-        let rules = OriginRules { allowed_hosts, allow_insecure: false };
+        let rules = OriginRules {
+            allowed_hosts,
+            allow_insecure: false,
+        };
         let origin = self.origin::<Azure>(reader, "azureEndpoint", &endpoint, &rules)?;
         let mut names = vec![deployment.clone()];
         names.extend(aliases);
@@ -324,7 +393,10 @@ impl<'a> One<'a> {
         reader: &mut Reader<'_>,
         allowed_hosts: &[String],
     ) -> Option<Endpoint> {
-        let rules = EndpointRules { allowed_hosts, allow_insecure: false };
+        let rules = EndpointRules {
+            allowed_hosts,
+            allow_insecure: false,
+        };
         let path = self.path("azureEndpoint");
         self.endpoint(reader, EndpointKind::Azure, &path, &rules, || {
             Problem::error("azure.endpoint-missing", "Azure needs the endpoint of the resource").hint(
@@ -350,15 +422,20 @@ impl<'a> One<'a> {
                     .to_owned(),
             };
             self.missing(reader, "azureDeployment", || {
-                Problem::error("azure.deployment-missing", "Azure needs the name of the deployment")
-                    .hint(hint)
+                Problem::error(
+                    "azure.deployment-missing",
+                    "Azure needs the name of the deployment",
+                )
+                .hint(hint)
             });
             return None;
         };
         if found.value.contains(['<', '>', '{', '}']) {
-            let problem =
-                Problem::error("value.placeholder", "this is a placeholder, not a deployment")
-                    .hint("write the name that the portal lists under \"Deployments\"");
+            let problem = Problem::error(
+                "value.placeholder",
+                "this is a placeholder, not a deployment",
+            )
+            .hint("write the name that the portal lists under \"Deployments\"");
             let problem = reader.at_value(problem, &found);
             reader.problem(problem);
             return None;
@@ -410,7 +487,10 @@ impl<'a> One<'a> {
             }
             return Some(AzureApi::Ga);
         };
-        let refused = if matches!(found.value.as_str(), "v1" | "ga" | "GA" | "latest" | "preview") {
+        let refused = if matches!(
+            found.value.as_str(),
+            "v1" | "ga" | "GA" | "latest" | "preview"
+        ) {
             Some((
                 "azure.api-version-ga",
                 "the GA path `/openai/v1/realtime` has no api-version; Azure refuses one there"
@@ -437,7 +517,9 @@ impl<'a> One<'a> {
             reader.problem(problem);
             return None;
         }
-        Some(AzureApi::Preview { api_version: found.value })
+        Some(AzureApi::Preview {
+            api_version: found.value,
+        })
     }
 
     fn openai(&self, reader: &mut Reader<'_>) -> Option<Provider> {
@@ -448,10 +530,12 @@ impl<'a> One<'a> {
                 let missing = || Problem::error("value.empty", "the value is empty");
                 self.endpoint(reader, EndpointKind::OpenAi, &path, &rules, missing)
             }
-            None => {
-                normalise(EndpointKind::OpenAi, "https://api.openai.com", &EndpointRules::default())
-                    .ok()
-            }
+            None => normalise(
+                EndpointKind::OpenAi,
+                "https://api.openai.com",
+                &EndpointRules::default(),
+            )
+            .ok(),
         };
         let kind = self.auth_kind(reader, Type::OpenAi);
         let secret = self.api_key(reader, Type::OpenAi, "OPENAI_API_KEY");
@@ -464,18 +548,33 @@ impl<'a> One<'a> {
             self.origin::<OpenAi>(reader, "baseUrl", &endpoint, &OriginRules::default())?;
         let credential = Credential::<OpenAi>::api_key(origin, secret.clone());
         let upstream = Upstream::OpenAi(OpenAiUpstream { credential, model });
-        Some(Provider { upstream, key: Some(secret), names })
+        Some(Provider {
+            upstream,
+            key: Some(secret),
+            names,
+        })
     }
 
     fn custom(&self, reader: &mut Reader<'_>) -> Option<Provider> {
         let allowed_hosts = self.allowed_hosts(reader);
         let allow_insecure = reader.flag_or_off(&self.path("allowInsecureUpstream"));
-        let rules = EndpointRules { allowed_hosts: &allowed_hosts, allow_insecure };
-        let endpoint =
-            self.endpoint(reader, EndpointKind::Custom, &self.path("baseUrl"), &rules, || {
-                Problem::error("custom.base-url-missing", "a custom provider needs its base URL")
-                    .hint("write baseUrl = \"https://host.example/v1\" or set OPENAI_BASE_URL")
-            });
+        let rules = EndpointRules {
+            allowed_hosts: &allowed_hosts,
+            allow_insecure,
+        };
+        let endpoint = self.endpoint(
+            reader,
+            EndpointKind::Custom,
+            &self.path("baseUrl"),
+            &rules,
+            || {
+                Problem::error(
+                    "custom.base-url-missing",
+                    "a custom provider needs its base URL",
+                )
+                .hint("write baseUrl = \"https://host.example/v1\" or set OPENAI_BASE_URL")
+            },
+        );
         let kind = self.auth_kind(reader, Type::Custom);
         let secret = match kind.as_deref() {
             Some("none") => None,
@@ -485,16 +584,26 @@ impl<'a> One<'a> {
         let named = self.require_name(reader, &names);
         let endpoint = endpoint?;
         named?;
-        let rules = OriginRules { allowed_hosts, allow_insecure };
+        let rules = OriginRules {
+            allowed_hosts,
+            allow_insecure,
+        };
         let origin = self.origin::<Custom>(reader, "baseUrl", &endpoint, &rules)?;
         let credential = match (kind?.as_str(), secret.clone()) {
             ("none", _) => Credential::<Custom>::none(origin),
             (_, Some(secret)) => Credential::<Custom>::api_key(origin, secret),
             (_, None) => return None,
         };
-        let upstream =
-            Upstream::Custom(CustomUpstream { credential, base_path: endpoint.base_path, model });
-        Some(Provider { upstream, key: secret, names })
+        let upstream = Upstream::Custom(CustomUpstream {
+            credential,
+            base_path: endpoint.base_path,
+            model,
+        });
+        Some(Provider {
+            upstream,
+            key: secret,
+            names,
+        })
     }
 
     fn endpoint(
@@ -526,8 +635,9 @@ impl<'a> One<'a> {
 
     /// Reports a missing key, unless it stands there unreadable or under a misspelt name.
     fn missing(&self, reader: &mut Reader<'_>, key: &str, problem: impl FnOnce() -> Problem) {
-        let misspelt =
-            reader.table(&["talk", "realtime", "providers", self.id]).is_some_and(|table| {
+        let misspelt = reader
+            .table(&["talk", "realtime", "providers", self.id])
+            .is_some_and(|table| {
                 let siblings = keys::children(&["talk", "realtime", "providers", self.id]);
                 table.entries.iter().any(|entry| {
                     !siblings.contains(&entry.key.as_str())
@@ -555,17 +665,21 @@ impl<'a> One<'a> {
             return reader.entry(&path).is_none().then(|| "api-key".to_owned());
         };
         if found.value == "none" && kind != Type::Custom {
-            let problem =
-                Problem::error("auth.none", "only a custom provider can go without a credential")
-                    .hint("remove auth.kind, or write \"api-key\"");
+            let problem = Problem::error(
+                "auth.none",
+                "only a custom provider can go without a credential",
+            )
+            .hint("remove auth.kind, or write \"api-key\"");
             let problem = reader.at_value(problem, &found);
             reader.problem(problem);
             return None;
         }
         if found.value == "none" && reader.entry(&self.path("apiKey")).is_some() {
-            let problem =
-                Problem::error("auth.conflict", "auth.kind is \"none\" and an apiKey is given")
-                    .hint("remove one of the two");
+            let problem = Problem::error(
+                "auth.conflict",
+                "auth.kind is \"none\" and an apiKey is given",
+            )
+            .hint("remove one of the two");
             let problem = reader.at_value(problem, &found);
             reader.problem(problem);
             return None;
@@ -601,7 +715,9 @@ impl<'a> One<'a> {
                     "the endpoint needs a key, or the word that it needs none",
                 ),
             };
-            self.missing(reader, "apiKey", || Problem::error(code, message).hint(hint));
+            self.missing(reader, "apiKey", || {
+                Problem::error(code, message).hint(hint)
+            });
             return None;
         };
         let resolved = reader.secret(&self.key("apiKey"), &entry.node, variable)?;
@@ -615,11 +731,17 @@ impl<'a> One<'a> {
         for (host, place) in reader.list(&path) {
             let name = host.trim_start_matches('[').trim_end_matches(']');
             let bare = name.parse::<std::net::IpAddr>().is_ok()
-                || name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
+                || name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
             let problem = if !bare {
                 Problem::error("allowed-hosts.form", "this is not a bare host name")
                     .hint("write the host only, such as \"gateway.azure-api.net\": no scheme, port, path or `*`")
-            } else if name.to_ascii_lowercase().trim_end_matches('.').ends_with("openai.com") {
+            } else if name
+                .to_ascii_lowercase()
+                .trim_end_matches('.')
+                .ends_with("openai.com")
+            {
                 Problem::error(
                     "allowed-hosts.openai",
                     "OpenAI's hosts cannot be allowed for another provider",
@@ -666,12 +788,14 @@ impl<'a> One<'a> {
 
     /// Without a model, a client must be able to name one.
     fn require_name(&self, reader: &mut Reader<'_>, names: &[String]) -> Option<()> {
-        let routed = reader.table(&["talk", "realtime", "routes"]).is_some_and(|routes| {
-            routes
-                .entries
-                .iter()
-                .any(|entry| matches!(&entry.node.value, Value::Text(id) if id == self.id))
-        });
+        let routed = reader
+            .table(&["talk", "realtime", "routes"])
+            .is_some_and(|routes| {
+                routes
+                    .entries
+                    .iter()
+                    .any(|entry| matches!(&entry.node.value, Value::Text(id) if id == self.id))
+            });
         if !names.is_empty() || routed || (self.allow_any_model && self.is_default) {
             return Some(());
         }
@@ -718,7 +842,13 @@ fn aliases(
     let mut aliases = BTreeMap::new();
     let routes: Vec<String> = reader
         .table(&["talk", "realtime", "routes"])
-        .map(|routes| routes.entries.iter().map(|entry| entry.key.clone()).collect())
+        .map(|routes| {
+            routes
+                .entries
+                .iter()
+                .map(|entry| entry.key.clone())
+                .collect()
+        })
         .unwrap_or_default();
     let mut sound = true;
     for alias in &routes {
@@ -727,7 +857,11 @@ fn aliases(
             continue;
         };
         let by_alias = selection.by_alias && found.value == "azure-openai";
-        let id = if by_alias { &selection.table } else { &found.value };
+        let id = if by_alias {
+            &selection.table
+        } else {
+            &found.value
+        };
         if ids.contains(id) && is_model(alias) {
             aliases.insert(alias.clone(), id.clone());
             continue;
@@ -740,7 +874,10 @@ fn aliases(
                 None => format!("configured are {}", listed(ids)),
             };
             let message = format!("the route leads to {}, which is no provider", shown(id));
-            reader.at_value(Problem::error("route.unknown-provider", message).hint(hint), &found)
+            reader.at_value(
+                Problem::error("route.unknown-provider", message).hint(hint),
+                &found,
+            )
         } else {
             reader.at_key(model_name(), &found)
         };
@@ -750,7 +887,10 @@ fn aliases(
         return sound.then_some(aliases);
     }
     let default = &selection.table;
-    let own = providers.get(default).into_iter().flat_map(|one| one.names.iter().cloned());
+    let own = providers
+        .get(default)
+        .into_iter()
+        .flat_map(|one| one.names.iter().cloned());
     for name in own.chain(realtime_model) {
         aliases.insert(name, default.clone());
     }
@@ -792,7 +932,9 @@ fn model_name() -> Problem {
 
 fn is_deployment(name: &str) -> bool {
     (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         && !matches!(name, "." | "..")
 }
 

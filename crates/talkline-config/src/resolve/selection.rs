@@ -52,11 +52,15 @@ pub(super) fn select(root: &Table, inputs: &Inputs<'_>) -> Selection {
         Value::Text(text) if !text.trim().is_empty() => Some(text.clone()),
         _ => None,
     };
-    let tables: Vec<&str> = match root.at(&["talk", "realtime", "providers"]).map(|e| &e.node.value)
+    let tables: Vec<&str> = match root
+        .at(&["talk", "realtime", "providers"])
+        .map(|e| &e.node.value)
     {
-        Some(Value::Table(providers)) => {
-            providers.entries.iter().map(|entry| entry.key.as_str()).collect()
-        }
+        Some(Value::Table(providers)) => providers
+            .entries
+            .iter()
+            .map(|entry| entry.key.as_str())
+            .collect(),
         _ => Vec::new(),
     };
     let mut ids: Vec<String> = tables
@@ -64,13 +68,19 @@ pub(super) fn select(root: &Table, inputs: &Inputs<'_>) -> Selection {
         .filter(|id| text(&["talk", "realtime", "providers", id, "type"]).is_some())
         .map(|id| (*id).to_owned())
         .collect();
-    if let Some(Value::Table(routes)) =
-        root.at(&["talk", "realtime", "routes"]).map(|e| &e.node.value)
+    if let Some(Value::Table(routes)) = root
+        .at(&["talk", "realtime", "routes"])
+        .map(|e| &e.node.value)
     {
-        ids.extend(routes.entries.iter().filter_map(|entry| match &entry.node.value {
-            Value::Text(id) => Some(id.clone()),
-            _ => None,
-        }));
+        ids.extend(
+            routes
+                .entries
+                .iter()
+                .filter_map(|entry| match &entry.node.value {
+                    Value::Text(id) => Some(id.clone()),
+                    _ => None,
+                }),
+        );
     }
     let azure_variables = azure_variables(inputs);
     let (choice, id) = match (text(&["talk", "realtime", "provider"]), tables.as_slice()) {
@@ -83,7 +93,13 @@ pub(super) fn select(root: &Table, inputs: &Inputs<'_>) -> Selection {
     let by_alias =
         id == "azure-openai" && !tables.contains(&"azure-openai") && tables.contains(&"openai");
     let table = if by_alias { "openai".to_owned() } else { id };
-    Selection { choice, table, by_alias, azure_variables, ids }
+    Selection {
+        choice,
+        table,
+        by_alias,
+        azure_variables,
+        ids,
+    }
 }
 
 /// Variables that mean Azure, set to anything: the known ones and misspellings of them.
@@ -91,7 +107,12 @@ fn azure_variables(inputs: &Inputs<'_>) -> Vec<String> {
     let mut known = vec!["AZURE_OPENAI_ENDPOINT"];
     known.extend(DEPLOYMENT_VARIABLES);
     let means_azure = |name: &&String| known.contains(&name.as_str()) || near_miss(name).is_some();
-    inputs.variables.keys().filter(means_azure).cloned().collect()
+    inputs
+        .variables
+        .keys()
+        .filter(means_azure)
+        .cloned()
+        .collect()
 }
 
 /// The variable that a misspelt one was probably meant to be.
@@ -107,7 +128,10 @@ fn near_miss(name: &str) -> Option<&'static str> {
     known
         .into_iter()
         .map(|known| {
-            (strsim::normalized_damerau_levenshtein(known, &name.to_ascii_uppercase()), known)
+            (
+                strsim::normalized_damerau_levenshtein(known, &name.to_ascii_uppercase()),
+                known,
+            )
         })
         .filter(|(score, _)| *score >= 0.9)
         .max_by(|a, b| a.0.total_cmp(&b.0))
@@ -124,7 +148,9 @@ pub(super) fn default_is_azure(selection: &Selection, root: &Table) -> bool {
         Some(Value::Table(table)) => Some(table),
         _ => None,
     };
-    let written = table.and_then(|table| table.get("type")).map(|entry| &entry.node.value);
+    let written = table
+        .and_then(|table| table.get("type"))
+        .map(|entry| &entry.node.value);
     if let Some(Value::Text(written)) = written {
         return written == "azure-openai";
     }
@@ -144,7 +170,12 @@ pub(super) fn variable_layer(
     inputs: &Inputs<'_>,
     problems: &mut Vec<Problem>,
 ) -> Table {
-    let mut layer = Layer { inputs, root, out: Table::default(), problems };
+    let mut layer = Layer {
+        inputs,
+        root,
+        out: Table::default(),
+        problems,
+    };
     layer.set(&["server", "listen"], "TALKLINE_LISTEN");
     for name in &selection.azure_variables {
         if let Some(meant) = near_miss(name) {
@@ -177,8 +208,10 @@ pub(super) fn variable_layer(
         return layer.out;
     }
     if let Some(name) = selection.azure_variables.first() {
-        let message =
-            format!("{} is set but the provider is not Azure; it is not used", cleaned(name));
+        let message = format!(
+            "{} is set but the provider is not Azure; it is not used",
+            cleaned(name)
+        );
         let problem = Problem::warning("variable.ignored", message)
             .hint("set provider = \"azure-openai\" to use it");
         layer.push(problem, name);
@@ -215,7 +248,11 @@ struct Layer<'a> {
 impl Layer<'_> {
     /// The variable's value; an empty one counts as unset.
     fn value(&self, name: &str) -> Option<&str> {
-        self.inputs.variables.get(name).map(String::as_str).filter(|value| !value.trim().is_empty())
+        self.inputs
+            .variables
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.trim().is_empty())
     }
 
     fn set(&mut self, path: &[&str], name: &str) -> bool {
@@ -287,6 +324,10 @@ impl Layer<'_> {
     }
 
     fn push(&mut self, problem: Problem, name: &str) {
-        self.problems.push(located(problem, &Place::Variable(name.to_owned()), self.inputs));
+        self.problems.push(located(
+            problem,
+            &Place::Variable(name.to_owned()),
+            self.inputs,
+        ));
     }
 }

@@ -9,7 +9,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Server> {
     let tls = tls(reader);
     let allowed_origins = allowed_origins(reader);
     let allowed_hosts = allowed_hosts(reader);
-    Some(Server { listen: listen?, tls: tls?, allowed_origins, allowed_hosts })
+    Some(Server {
+        listen: listen?,
+        tls: tls?,
+        allowed_origins,
+        allowed_hosts,
+    })
 }
 
 fn listen(reader: &mut Reader<'_>) -> Option<SocketAddr> {
@@ -18,7 +23,10 @@ fn listen(reader: &mut Reader<'_>) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }
-    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+    if let Some(port) = text
+        .strip_prefix("localhost:")
+        .and_then(|port| port.parse().ok())
+    {
         return Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
     let port = text.strip_prefix(':').unwrap_or(text);
@@ -51,19 +59,26 @@ fn tls(reader: &mut Reader<'_>) -> Option<Option<TlsFiles>> {
     }
     let (present, missing) = match (cert, key) {
         (Some(cert), Some(key)) => {
-            return Some(Some(TlsFiles { cert: cert.value, key: key.value }));
+            return Some(Some(TlsFiles {
+                cert: cert.value,
+                key: key.value,
+            }));
         }
         (None, None) => return Some(None),
         (Some(cert), None) => (cert, "key"),
         (None, Some(key)) => (key, "cert"),
     };
     if !reader.has_problem(&["server", "tls", missing]) {
-        let problem =
-            Problem::error("tls.incomplete", format!("TLS needs server.tls.{missing} as well"))
-                .hint(format!(
-                    "write {missing} = \"PATH\" in [server.tls], or give --tls-{missing}"
-                ));
-        let problem = reader.at_key(problem, &present).key(dotted(&["server", "tls", missing]));
+        let problem = Problem::error(
+            "tls.incomplete",
+            format!("TLS needs server.tls.{missing} as well"),
+        )
+        .hint(format!(
+            "write {missing} = \"PATH\" in [server.tls], or give --tls-{missing}"
+        ));
+        let problem = reader
+            .at_key(problem, &present)
+            .key(dotted(&["server", "tls", missing]));
         reader.problem(problem);
     }
     None
@@ -96,13 +111,19 @@ fn web_origin(text: &str) -> Result<String, &'static str> {
     if text.contains('*') {
         return Err("name each origin in full: a pattern would let pages in that you do not know");
     }
-    let Some((scheme, rest)) = text.split_once("://") else { return Err(FORM) };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(FORM);
+    };
     let scheme = scheme.to_ascii_lowercase();
     let rest = rest.strip_suffix('/').unwrap_or(rest).to_ascii_lowercase();
     let scheme_ok = !scheme.is_empty()
-        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     let host_ok = !rest.is_empty()
-        && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+        && rest
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
     if !scheme_ok || !host_ok {
         return Err(FORM);
     }
@@ -111,14 +132,20 @@ fn web_origin(text: &str) -> Result<String, &'static str> {
         "http" => ":80",
         _ => return Ok(format!("{scheme}://{rest}")),
     };
-    Ok(format!("{scheme}://{}", rest.strip_suffix(default).unwrap_or(&rest)))
+    Ok(format!(
+        "{scheme}://{}",
+        rest.strip_suffix(default).unwrap_or(&rest)
+    ))
 }
 
 fn allowed_hosts(reader: &mut Reader<'_>) -> Vec<String> {
     let path = ["server", "allowedHosts"];
     let mut hosts = Vec::new();
     for (host, place) in reader.list(&path) {
-        if host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b)) {
+        if host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b))
+        {
             hosts.push(host.to_ascii_lowercase());
             continue;
         }

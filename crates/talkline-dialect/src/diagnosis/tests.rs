@@ -22,8 +22,14 @@ fn diagnose(upstream: &Upstream, refusal: &Refusal) -> Diagnosis {
 }
 
 fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Refusal {
-    let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
-    Refusal::Answered(UpstreamAnswer::new(status, headers, body.as_bytes().to_vec()))
+    let headers = headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_bytes()));
+    Refusal::Answered(UpstreamAnswer::new(
+        status,
+        headers,
+        body.as_bytes().to_vec(),
+    ))
 }
 
 fn check(status: u16, body: &str, expected: &str) {
@@ -107,7 +113,11 @@ fn azure_refusals_have_codes() {
         r#"{"error":{"code":"OpperationNotSupported","message":"The realtime operation does not work with the specified model."}}"#,
         "azure_model_not_realtime 1008",
     );
-    check(400, r#"{"error":{"code":"OperationNotSupported"}}"#, "azure_model_not_realtime 1008");
+    check(
+        400,
+        r#"{"error":{"code":"OperationNotSupported"}}"#,
+        "azure_model_not_realtime 1008",
+    );
     check(
         400,
         r#"{"error":{"code":"BadRequest","message":"API version not supported"}}"#,
@@ -125,15 +135,24 @@ fn azure_refusals_have_codes() {
 fn the_redirect_is_named_without_its_query() {
     let location = format!("wss://u:p@r.cognitiveservices.azure.com/v1/realtime?api-key={KEY}");
     let refusal = answer(302, &[("Location", &location)], "");
-    let diagnosis =
-        diagnose(&azure(AzureApi::Preview { api_version: "2025-04-01-preview".into() }), &refusal);
+    let diagnosis = diagnose(
+        &azure(AzureApi::Preview {
+            api_version: "2025-04-01-preview".into(),
+        }),
+        &refusal,
+    );
     assert!(
-        diagnosis.summary.contains("wss://r.cognitiveservices.azure.com/v1/realtime."),
+        diagnosis
+            .summary
+            .contains("wss://r.cognitiveservices.azure.com/v1/realtime."),
         "{}",
         diagnosis.summary
     );
     let event = diagnosis.error_event();
-    assert!(!event.contains("api-key=") && !event.contains(KEY), "{event}");
+    assert!(
+        !event.contains("api-key=") && !event.contains(KEY),
+        "{event}"
+    );
 }
 
 #[test]
@@ -141,8 +160,14 @@ fn what_azure_said_reaches_the_client_but_not_the_key() {
     let body = format!(
         r#"{{"error":{{"code":"401","message":"invalid subscription key {KEY}\nsecond line"}}}}"#
     );
-    let refusal =
-        answer(401, &[("apim-request-id", "req-7"), ("x-ms-region", "Sweden Central")], &body);
+    let refusal = answer(
+        401,
+        &[
+            ("apim-request-id", "req-7"),
+            ("x-ms-region", "Sweden Central"),
+        ],
+        &body,
+    );
     let diagnosis = diagnose(&azure(AzureApi::Ga), &refusal);
     let event: Value = serde_json::from_str(&diagnosis.error_event()).unwrap();
     assert_eq!(event["type"], "error");
@@ -177,13 +202,21 @@ fn hostile_bodies_are_survived() {
 #[test]
 fn retry_after_is_read_in_both_units() {
     let wait = |headers: &[(&str, &str)]| {
-        diagnose(&azure(AzureApi::Ga), &answer(429, headers, "")).retry_after.map(|d| d.as_millis())
+        diagnose(&azure(AzureApi::Ga), &answer(429, headers, ""))
+            .retry_after
+            .map(|d| d.as_millis())
     };
     assert_eq!(wait(&[("retry-after", "38")]), Some(38_000));
-    assert_eq!(wait(&[("retry-after", "38"), ("retry-after-ms", "1500")]), Some(1500));
+    assert_eq!(
+        wait(&[("retry-after", "38"), ("retry-after-ms", "1500")]),
+        Some(1500)
+    );
     assert_eq!(wait(&[("retry-after", "-1")]), None);
     assert_eq!(wait(&[("retry-after", "1000000000000")]), Some(86_400_000));
-    assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]), None);
+    assert_eq!(
+        wait(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]),
+        None
+    );
 }
 
 #[test]
@@ -192,13 +225,26 @@ fn every_way_of_not_reaching_the_upstream_is_named() {
     let phases = [Phase::Dns, Phase::Tcp, Phase::Tls, Phase::Upgrade];
     assert_eq!(
         phases.map(|phase| code(Refusal::Failed(phase, "x".into()))),
-        ["azure_dns", "azure_tcp", "azure_tls", "azure_connection_lost"]
+        [
+            "azure_dns",
+            "azure_tcp",
+            "azure_tls",
+            "azure_connection_lost"
+        ]
     );
     assert_eq!(
         phases.map(|phase| code(Refusal::TimedOut(phase))),
-        ["azure_dns_timeout", "azure_tcp_timeout", "azure_tls_timeout", "azure_upgrade_timeout"]
+        [
+            "azure_dns_timeout",
+            "azure_tcp_timeout",
+            "azure_tls_timeout",
+            "azure_upgrade_timeout"
+        ]
     );
-    assert_eq!(code(Refusal::BadHandshake(HandshakeFault::WrongAccept)), "azure_bad_handshake");
+    assert_eq!(
+        code(Refusal::BadHandshake(HandshakeFault::WrongAccept)),
+        "azure_bad_handshake"
+    );
 }
 
 #[test]
@@ -211,6 +257,10 @@ fn other_upstreams_get_codes_that_do_not_say_azure() {
     });
     for status in [200, 302, 400, 401, 403, 404, 429, 500] {
         let diagnosis = diagnose(&upstream, &answer(status, &[], ""));
-        assert!(diagnosis.code.starts_with("upstream_"), "{status} {}", diagnosis.code);
+        assert!(
+            diagnosis.code.starts_with("upstream_"),
+            "{status} {}",
+            diagnosis.code
+        );
     }
 }

@@ -1,0 +1,409 @@
+//! One client connection, from its first byte to its last.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use talkline_config::{RouteMatch, UnknownModel};
+use talkline_dialect::{Ask, Blame, Diagnosis, Permanence, REALTIME_SUBPROTOCOL};
+use talkline_relay::{Leg, Options as RelayOptions, UpstreamMasking, refuse, relay};
+use talkline_session::{Session, Summary};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Instant, timeout, timeout_at},
+};
+use tracing::{debug, info};
+
+use crate::{
+    admit::{Admitted, admit},
+    dial::{Answer, Upstream},
+    handshake,
+    head::{HeadError, Rewound, read_head},
+    refusal::HttpRefusal,
+    report::{self, SessionLabels},
+    server::{Shared, farewell},
+};
+
+/// Time that a client has to take its last frames when it is refused in band.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(2);
+/// Time for a refused client to read its answer and hang up.
+const LINGER: Duration = Duration::from_secs(1);
+/// Bytes that a refused client may still send before it is hung up on.
+const LINGER_BYTES_MAX: usize = 64 * 1024;
+
+/// Where the service stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lifecycle {
+    /// New sessions are welcome.
+    Serving,
+    /// Not ready; sessions run on.
+    Draining,
+    /// Sessions are told to end.
+    Ending,
+}
+
+/// A request that hyper is answering with 101, and what follows the 101.
+struct Opening {
+    on_upgrade: OnUpgrade,
+    labels: SessionLabels,
+    outcome: Outcome,
+    /// Held until the session is over.
+    _permit: OwnedSemaphorePermit,
+}
+
+enum Outcome {
+    Open(Upstream),
+    Refused(Box<Diagnosis>),
+}
+
+/// Serves one request on `io`, and the session that may come of it.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops both sockets.
+pub(crate) async fn serve<IO>(
+    mut io: IO,
+    shared: Arc<Shared>,
+    deadline: Instant,
+    handshake_permit: OwnedSemaphorePermit,
+    lifecycle: watch::Receiver<Lifecycle>,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let head = match timeout_at(deadline, read_head(&mut io, shared.head_limits)).await {
+        Ok(Ok(head)) => head,
+        Ok(Err(HeadError::Refused(refusal))) => {
+            report::client_refused(refusal.status().as_u16(), refusal.code());
+            return answer_and_close(io, &refusal).await;
+        }
+        Ok(Err(HeadError::Gone)) => return,
+        Err(_) => return debug!("a client sent no request in time"),
+    };
+    let slot = Arc::new(Mutex::new(None));
+    let service = service_fn(|request| {
+        let shared = Arc::clone(&shared);
+        let slot = Arc::clone(&slot);
+        let state = *lifecycle.borrow();
+        async move { Ok::<_, Infallible>(respond(request, &shared, state, &slot).await) }
+    });
+    let served = http1::Builder::new()
+        .keep_alive(false)
+        .half_close(false)
+        .max_headers(128)
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.handshake_timeout)
+        .serve_connection(TokioIo::new(Rewound::new(head, io)), service)
+        .with_upgrades()
+        .await;
+    drop(handshake_permit);
+    let opening = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (served, opening) {
+        (Ok(()), Some(opening)) => open::<IO>(opening, &shared, lifecycle).await,
+        (Ok(()), None) => {}
+        (Err(error), _) => debug!(%error, "a client connection failed before its session"),
+    }
+}
+
+/// Answers one request. A successful upgrade leaves its [`Opening`] in `slot`.
+async fn respond(
+    request: Request<Incoming>,
+    shared: &Shared,
+    lifecycle: Lifecycle,
+    slot: &Mutex<Option<Opening>>,
+) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    let answered = if matches!(path, "/healthz" | "/readyz") {
+        health(&request, lifecycle)
+    } else if Ask::is_realtime_path(path) {
+        upgrade(request, shared, lifecycle, slot).await
+    } else {
+        Err(HttpRefusal::new(
+            StatusCode::NOT_FOUND,
+            "unknown_path",
+            "there is nothing at this path; sessions are opened at /v1/realtime",
+        ))
+    };
+    answered.unwrap_or_else(|refusal| {
+        report::client_refused(refusal.status().as_u16(), refusal.code());
+        refusal.into_response()
+    })
+}
+
+fn health<B>(
+    request: &Request<B>,
+    lifecycle: Lifecycle,
+) -> Result<Response<Full<Bytes>>, HttpRefusal> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(HttpRefusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "health is asked by GET",
+        )
+        .with_header(header::ALLOW, "GET, HEAD"));
+    }
+    let ready = request.uri().path() == "/healthz" || lifecycle == Lifecycle::Serving;
+    let (status, body) = if ready {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    };
+    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+async fn upgrade(
+    mut request: Request<Incoming>,
+    shared: &Shared,
+    lifecycle: Lifecycle,
+    slot: &Mutex<Option<Opening>>,
+) -> Result<Response<Full<Bytes>>, HttpRefusal> {
+    let Admitted {
+        ask,
+        client,
+        mut correlation,
+        websocket_key,
+    } = admit(&request, &shared.keys, &shared.origins)?;
+    let busy = |code, message| {
+        HttpRefusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+            .with_header(header::RETRY_AFTER, "1")
+    };
+    if lifecycle != Lifecycle::Serving {
+        return Err(busy(
+            "relay_shutting_down",
+            "the relay is shutting down; try another instance",
+        ));
+    }
+    let permit = Arc::clone(&shared.sessions)
+        .try_acquire_owned()
+        .map_err(|_| {
+            busy(
+                "relay_full",
+                "the relay has as many sessions as it may have",
+            )
+        })?;
+
+    let mut labels = SessionLabels::new(&client, &ask);
+    correlation
+        .client_request_id
+        .get_or_insert_with(|| labels.session.clone());
+    let outcome = match shared.routes.resolve(ask.alias.as_deref()) {
+        Ok(route) => dial(shared, &route, &ask, &correlation, &mut labels).await,
+        Err(unknown) => Outcome::Refused(Box::new(unknown_model(&unknown))),
+    };
+    let response = switching_protocols(&websocket_key, &ask, &labels);
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let opening = Opening {
+        on_upgrade,
+        labels,
+        outcome,
+        _permit: permit,
+    };
+    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(opening);
+    Ok(response)
+}
+
+/// Dials before the client is answered: the success path costs nothing by it, and a failure can be
+/// explained.
+async fn dial(
+    shared: &Shared,
+    route: &RouteMatch<'_>,
+    ask: &Ask,
+    correlation: &talkline_dialect::Correlation,
+    labels: &mut SessionLabels,
+) -> Outcome {
+    labels.routed(route);
+    let request = match route.upstream.request(ask, correlation) {
+        Ok(request) => request,
+        Err(error) => return Outcome::Refused(Box::new(unusable_target(&error))),
+    };
+    let started = Instant::now();
+    let dialled = shared.dialer.dial(&request).await;
+    labels.dialled = started.elapsed();
+    match dialled {
+        Ok((upstream, Answer { request_id, region })) => {
+            labels.request_id = request_id;
+            labels.region = region;
+            Outcome::Open(upstream)
+        }
+        Err(refusal) => {
+            let diagnosis = Diagnosis::of(&refusal, route.upstream, ask.intent, request.target());
+            if let Some(answer) = &diagnosis.answer {
+                labels.request_id.clone_from(&answer.request_id);
+                labels.region.clone_from(&answer.region);
+            }
+            Outcome::Refused(Box::new(diagnosis))
+        }
+    }
+}
+
+fn switching_protocols(key: &str, ask: &Ask, labels: &SessionLabels) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(&handshake::accept(key)) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if ask.offers_realtime {
+        headers.insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(REALTIME_SUBPROTOCOL),
+        );
+    }
+    if let Ok(session) = HeaderValue::from_str(&labels.session) {
+        headers.insert("x-request-id", session);
+    }
+    response
+}
+
+/// What follows the 101: the session, or the reason why there is none.
+async fn open<IO>(opening: Opening, shared: &Shared, lifecycle: watch::Receiver<Lifecycle>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Opening {
+        on_upgrade,
+        labels,
+        outcome,
+        _permit,
+    } = opening;
+    let client = match on_upgrade.await {
+        Ok(upgraded) => match upgraded.downcast::<TokioIo<Rewound<IO>>>() {
+            Ok(parts) => {
+                let (front, io) = parts.io.into_inner().into_parts();
+                // Both are empty unless a client sends frames before it has its 101. Copying what
+                // they hold frees hyper's 8 KiB buffer.
+                let early = Bytes::from([&front[..], &parts.read_buf[..]].concat());
+                Leg { io, early }
+            }
+            Err(_) => return debug!("the client stream changed its type"),
+        },
+        Err(error) => return debug!(%error, "a client went away before its 101"),
+    };
+    match outcome {
+        Outcome::Open(Upstream::Plain(upstream)) => {
+            let summary = run(client, upstream, UpstreamMasking::Fresh, shared, lifecycle).await;
+            report::session_ended(&labels, &summary);
+        }
+        Outcome::Open(Upstream::Tls(upstream)) => {
+            let summary = run(
+                client,
+                upstream,
+                UpstreamMasking::Verbatim,
+                shared,
+                lifecycle,
+            )
+            .await;
+            report::session_ended(&labels, &summary);
+        }
+        Outcome::Refused(diagnosis) => {
+            report::session_refused(&labels, &diagnosis);
+            let code = diagnosis.permanence.close_code();
+            refuse(
+                client,
+                &[diagnosis.error_event()],
+                code,
+                diagnosis.code,
+                REFUSAL_DEADLINE,
+            )
+            .await;
+        }
+    }
+}
+
+async fn run<C, U>(
+    client: Leg<C>,
+    upstream: Leg<U>,
+    upstream_masking: UpstreamMasking,
+    shared: &Shared,
+    mut lifecycle: watch::Receiver<Lifecycle>,
+) -> Summary
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let stop = async move {
+        // An error means that the service is being dropped, which ends this task as well.
+        let _ = lifecycle
+            .wait_for(|state| *state == Lifecycle::Ending)
+            .await;
+        farewell()
+    };
+    let session = Session::new(shared.session_limits.clone(), std::time::Instant::now());
+    relay(
+        client,
+        upstream,
+        session,
+        RelayOptions { upstream_masking },
+        stop,
+    )
+    .await
+}
+
+/// Answers a request that hyper never saw, and hangs up without losing the answer to a TCP reset.
+async fn answer_and_close<IO>(mut io: IO, refusal: &HttpRefusal)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let goodbye = async {
+        io.write_all(&refusal.to_bytes()).await?;
+        io.shutdown().await?;
+        let mut scratch = [0; 1024];
+        let mut left = LINGER_BYTES_MAX;
+        while left > 0 {
+            match io.read(&mut scratch).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    match timeout(LINGER, goodbye).await {
+        Ok(Ok(())) | Err(_) => {}
+        Ok(Err(error)) => debug!(%error, "a refused client went away"),
+    }
+}
+
+fn unknown_model(unknown: &UnknownModel) -> Diagnosis {
+    Diagnosis {
+        code: "unknown_model",
+        blame: Blame::Client,
+        permanence: Permanence::Permanent,
+        summary: format!("The relay has no model named `{}`.", unknown.asked),
+        next_step: format!(
+            "Ask for one that exists: {}. The operator adds names under talk.realtime.routes or with talk.realtime.allowAnyModel.",
+            unknown.available.join(", ")
+        ),
+        answer: None,
+        retry_after: None,
+    }
+}
+
+fn unusable_target(error: &talkline_auth::SealError) -> Diagnosis {
+    info!(%error, "a configured upstream has no usable path");
+    Diagnosis {
+        code: "upstream_path_invalid",
+        blame: Blame::Operator,
+        permanence: Permanence::Permanent,
+        summary: "The configured upstream has no usable path.".into(),
+        next_step: "Check the endpoint's path in the relay's configuration.".into(),
+        answer: None,
+        retry_after: None,
+    }
+}

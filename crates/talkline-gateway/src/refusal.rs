@@ -1,0 +1,92 @@
+//! An HTTP answer that says no, and why.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use serde_json::json;
+
+/// A refusal before the WebSocket is open: status, stable code and a sentence, in the shape in which
+/// OpenAI's API reports errors.
+#[derive(Clone, Debug)]
+pub(crate) struct HttpRefusal {
+    status: StatusCode,
+    code: &'static str,
+    message: Cow<'static, str>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl HttpRefusal {
+    pub(crate) fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            header: None,
+        }
+    }
+
+    pub(crate) fn origin_not_allowed() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "pages of this origin may not open sessions; the operator adds it to server.allowedOrigins",
+        )
+    }
+
+    pub(crate) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.header = Some((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    fn body(&self) -> String {
+        let kind = match self.status.as_u16() {
+            401 | 403 => "authentication_error",
+            400..=499 => "invalid_request_error",
+            _ => "server_error",
+        };
+        json!({"error": {"type": kind, "code": self.code, "message": self.message, "param": null}})
+            .to_string()
+    }
+
+    pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::from(self.body())));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if let Some((name, value)) = self.header {
+            headers.insert(name, value);
+        }
+        response
+    }
+
+    /// The same answer as bytes, for requests that never reach hyper.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let body = self.body();
+        let status = self.status.as_u16();
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        format!(
+            "HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncache-control: no-store\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    }
+}

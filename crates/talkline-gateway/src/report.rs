@@ -1,0 +1,155 @@
+//! What is logged: one line for each session's end, one for each refusal.
+//!
+//! Neither a payload nor a key, a token, a query string or a client's address is a field here.
+
+use std::time::Duration;
+
+use talkline_auth::Client;
+use talkline_config::RouteMatch;
+use talkline_dialect::{Ask, ClientDialect, Diagnosis, Intent};
+use talkline_session::Summary;
+use tracing::{info, warn};
+
+/// What is known of a session before its first frame.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionLabels {
+    /// The relay's id of the session, also sent upstream and to the client.
+    pub(crate) session: String,
+    client: String,
+    alias: String,
+    dialect: &'static str,
+    intent: &'static str,
+    provider: String,
+    upstream: String,
+    deployment: String,
+    /// The upstream's id of the handshake.
+    pub(crate) request_id: Option<String>,
+    /// The region that answered.
+    pub(crate) region: Option<String>,
+    /// Time from the start of DNS to the upstream's answer.
+    pub(crate) dialled: Duration,
+}
+
+impl SessionLabels {
+    pub(crate) fn new(client: &Client, ask: &Ask) -> Self {
+        Self {
+            session: new_session_id(),
+            client: client.name().to_owned(),
+            alias: ask.alias.clone().unwrap_or_default(),
+            dialect: match ask.dialect {
+                ClientDialect::Ga => "ga",
+                ClientDialect::Beta => "beta",
+            },
+            intent: match ask.intent {
+                Intent::Conversation => "conversation",
+                Intent::Transcription => "transcription",
+            },
+            provider: String::new(),
+            upstream: String::new(),
+            deployment: String::new(),
+            request_id: None,
+            region: None,
+            dialled: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn routed(&mut self, route: &RouteMatch<'_>) {
+        self.provider = route.provider.to_owned();
+        self.upstream = route.upstream.origin();
+        self.deployment = route
+            .upstream
+            .deployment()
+            .unwrap_or(route.alias)
+            .to_owned();
+    }
+}
+
+pub(crate) fn session_ended(labels: &SessionLabels, summary: &Summary) {
+    let Summary {
+        end,
+        client_to_upstream,
+        upstream_to_client,
+        usage,
+        responses,
+        errors,
+        ..
+    } = summary;
+    info!(
+        session = labels.session,
+        client = labels.client,
+        model = labels.alias,
+        dialect = labels.dialect,
+        intent = labels.intent,
+        provider = labels.provider,
+        upstream = labels.upstream,
+        deployment = labels.deployment,
+        upstream_session = summary.upstream_session_id.as_deref(),
+        request_id = labels.request_id.as_deref(),
+        region = labels.region.as_deref(),
+        ended_by = end.by.as_str(),
+        end = end.kind.as_str(),
+        close_code = end.code,
+        close_reason = end.reason,
+        duration_ms = millis(summary.duration),
+        dial_ms = millis(labels.dialled),
+        first_audio_ms = summary.first_audio.map(millis),
+        client_frames = client_to_upstream.frames,
+        client_bytes = client_to_upstream.bytes,
+        upstream_frames = upstream_to_client.frames,
+        upstream_bytes = upstream_to_client.bytes,
+        responses_completed = responses.completed,
+        responses_failed = responses.failed,
+        error_events = errors.count,
+        last_error = errors.last_code.as_deref(),
+        tokens_total = usage.total_tokens,
+        input_text_tokens = usage.input.text,
+        input_audio_tokens = usage.input.audio,
+        input_image_tokens = usage.input.image,
+        cached_tokens = usage.cached_tokens,
+        output_text_tokens = usage.output.text,
+        output_audio_tokens = usage.output.audio,
+        "session ended"
+    );
+}
+
+pub(crate) fn session_refused(labels: &SessionLabels, diagnosis: &Diagnosis) {
+    let answer = diagnosis.answer.as_ref();
+    warn!(
+        session = labels.session,
+        client = labels.client,
+        model = labels.alias,
+        dialect = labels.dialect,
+        intent = labels.intent,
+        provider = labels.provider,
+        upstream = labels.upstream,
+        deployment = labels.deployment,
+        code = diagnosis.code,
+        blame = diagnosis.blame.as_str(),
+        close_code = diagnosis.permanence.close_code(),
+        upstream_status = answer.map(|answer| answer.status),
+        upstream_code = answer.and_then(|answer| answer.code.as_deref()),
+        upstream_message = answer.and_then(|answer| answer.message.as_deref()),
+        request_id = labels.request_id.as_deref(),
+        region = labels.region.as_deref(),
+        dial_ms = millis(labels.dialled),
+        summary = diagnosis.summary,
+        next_step = diagnosis.next_step,
+        "session refused"
+    );
+}
+
+pub(crate) fn client_refused(status: u16, code: &'static str) {
+    info!(status, code, "client refused");
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// 128 random bits: not guessable, and unique without any coordination.
+fn new_session_id() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system has randomness");
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("talk_{hex}")
+}

@@ -1,0 +1,298 @@
+//! The listener: accepts connections, bounds them, and drains them at the end.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use talkline_auth::ClientKeys;
+use talkline_config::{Config, Routes};
+use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
+use talkline_session::{Limits as SessionLimits, Stop};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info, warn};
+
+use crate::{
+    admit::OriginPolicy,
+    connection::{self, Lifecycle},
+    dial::{DialTimeouts, Dialer, ResolveOverride},
+    head::HeadLimits,
+    tls::{self, TlsError},
+};
+
+/// Header lines of a request.
+const HEADERS_MAX: usize = 64;
+/// Bytes of a request target: 2 KiB of query and some path.
+const TARGET_BYTES_MAX: usize = 2048 + 256;
+/// Pause after a failed accept, so that running out of descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time that sessions have for their close frames once the grace is over.
+const FAREWELL: Duration = Duration::from_millis(900);
+
+/// What comes from somewhere other than the configuration.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// TLS towards clients; overrides the certificate files of the configuration.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Loopback addresses that stand in for upstream names, for tests.
+    pub resolve: Vec<ResolveOverride>,
+}
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] TlsError),
+}
+
+/// The relay as a service.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    tls: Option<TlsAcceptor>,
+    handshakes: Arc<Semaphore>,
+    drain_grace: Duration,
+}
+
+/// What every connection needs to know. Never changes after the start.
+pub(crate) struct Shared {
+    pub(crate) keys: ClientKeys,
+    pub(crate) origins: OriginPolicy,
+    pub(crate) routes: Routes,
+    pub(crate) dialer: Dialer,
+    pub(crate) sessions: Arc<Semaphore>,
+    pub(crate) session_limits: SessionLimits,
+    pub(crate) head_limits: HeadLimits,
+    pub(crate) handshake_timeout: Duration,
+}
+
+impl Gateway {
+    /// Makes a gateway of a configuration. Opens no socket yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Tls`] when a certificate, a key or the platform's roots cannot be loaded.
+    pub fn new(config: Config, options: Options) -> Result<Self, StartError> {
+        let server_tls = match (options.tls, &config.server.tls) {
+            (Some(tls), _) => Some(tls),
+            (None, Some(files)) => {
+                Some(tls::server_config(files.cert.as_ref(), files.key.as_ref())?)
+            }
+            (None, None) => None,
+        };
+        let limits = &config.limits;
+        let timeouts = DialTimeouts {
+            dns: limits.dns_timeout,
+            tcp: limits.connect_timeout,
+            tls: limits.tls_timeout,
+            upgrade: limits.upgrade_timeout,
+        };
+        let session_limits = SessionLimits {
+            frames: talkline_session::FrameLimits {
+                frame_bytes_max: limits.frame_bytes_max,
+                message_bytes_max: limits.message_bytes_max,
+                fragments_max: u32::try_from(limits.fragments_max).unwrap_or(u32::MAX),
+            },
+            ping_interval: some_unless_zero(limits.ping_interval),
+            session_max: some_unless_zero(limits.session_duration_max),
+            close_wait: limits.close_timeout,
+            inspect_bytes_max: limits.inspected_event_bytes_max,
+            ..SessionLimits::default()
+        };
+        let shared = Shared {
+            keys: config
+                .clients
+                .keys
+                .with_anonymous(config.clients.allow_anonymous),
+            origins: OriginPolicy {
+                allowed: config.server.allowed_origins,
+                own_hosts: config.server.allowed_hosts,
+            },
+            routes: config.routes,
+            dialer: Dialer::new(tls::client_config()?, timeouts, options.resolve),
+            sessions: Arc::new(Semaphore::new(limits.sessions_max)),
+            session_limits,
+            head_limits: HeadLimits {
+                head_bytes_max: limits.request_header_bytes_max,
+                headers_max: HEADERS_MAX,
+                target_bytes_max: TARGET_BYTES_MAX,
+            },
+            handshake_timeout: limits.client_handshake_timeout,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            tls: server_tls.map(TlsAcceptor::from),
+            handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
+            drain_grace: limits.drain_grace,
+        })
+    }
+
+    /// Whether clients connect with TLS.
+    pub fn uses_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Opens a session with every upstream and closes it again at once; returns those that refused,
+    /// by the name that the configuration gives them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes what was open.
+    pub async fn probe(&self) -> Vec<(String, Diagnosis)> {
+        let mut refusals = Vec::new();
+        let ask = Ask {
+            alias: None,
+            intent: Intent::Conversation,
+            dialect: ClientDialect::Ga,
+            offers_realtime: false,
+        };
+        for (name, upstream) in self.shared.routes.providers() {
+            let Ok(request) = upstream.request(&ask, &Correlation::default()) else {
+                continue;
+            };
+            if let Err(refusal) = self.shared.dialer.dial(&request).await {
+                let target = request.target();
+                let diagnosis = Diagnosis::of(&refusal, upstream, ask.intent, target);
+                refusals.push((name.to_owned(), diagnosis));
+            }
+        }
+        refusals
+    }
+
+    /// Accepts connections until `shutdown` completes, then drains: stops listening at once, lets
+    /// sessions run on for the configured grace, tells the rest why they end, and returns.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends every session without a close frame.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let (lifecycle, watched) = watch::channel(Lifecycle::Serving);
+        let mut connections = JoinSet::new();
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        debug!(%peer, "connection accepted");
+                        self.start(&mut connections, stream, watched.clone());
+                    }
+                    // Descriptors run out or a peer gave up in the queue: neither ends the service.
+                    Err(error) => {
+                        warn!(%error, "accepting a connection failed");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        self.drain(connections, lifecycle).await;
+    }
+
+    fn start(
+        &self,
+        connections: &mut JoinSet<()>,
+        stream: TcpStream,
+        lifecycle: watch::Receiver<Lifecycle>,
+    ) {
+        let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+            warn!("too many connections are opening at once; one was dropped");
+            return;
+        };
+        let shared = Arc::clone(&self.shared);
+        let tls = self.tls.clone();
+        connections.spawn(async move {
+            let deadline = Instant::now() + shared.handshake_timeout;
+            if let Err(error) = prepare(&stream) {
+                debug!(%error, "connection could not be set up");
+                return;
+            }
+            match tls {
+                None => connection::serve(stream, shared, deadline, permit, lifecycle).await,
+                Some(tls) => match timeout_at(deadline, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        connection::serve(Box::new(stream), shared, deadline, permit, lifecycle)
+                            .await;
+                    }
+                    Ok(Err(error)) => debug!(%error, "TLS handshake with a client failed"),
+                    Err(_) => debug!("TLS handshake with a client took too long"),
+                },
+            }
+        });
+    }
+
+    async fn drain(self, mut connections: JoinSet<()>, lifecycle: watch::Sender<Lifecycle>) {
+        if connections.is_empty() {
+            return;
+        }
+        info!(sessions = connections.len(), grace = ?self.drain_grace, "draining");
+        lifecycle.send_replace(Lifecycle::Draining);
+        let grace_over = Instant::now() + self.drain_grace;
+        join_until(&mut connections, grace_over).await;
+        lifecycle.send_replace(Lifecycle::Ending);
+        join_until(&mut connections, Instant::now() + FAREWELL).await;
+        if !connections.is_empty() {
+            warn!(
+                sessions = connections.len(),
+                "sessions were cut off at the end of the grace"
+            );
+        }
+        connections.shutdown().await;
+    }
+}
+
+/// The end of a session by the relay, when it is going away.
+pub(crate) fn farewell() -> Stop {
+    Stop {
+        code: 1001,
+        reason: "relay_shutting_down".into(),
+        event: Some(
+            talkline_session::ErrorEvent {
+                event_id: "event_relay_shutting_down",
+                kind: "server_error",
+                code: "relay_shutting_down",
+                message: "The relay is shutting down. Next step: reconnect; another instance answers.",
+                param: None,
+            }
+            .to_json(),
+        ),
+    }
+}
+
+async fn join_until(connections: &mut JoinSet<()>, deadline: Instant) {
+    loop {
+        tokio::select! {
+            biased;
+            ended = connections.join_next() => match ended {
+                Some(ended) => report(ended),
+                None => return,
+            },
+            () = sleep_until(deadline) => return,
+        }
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        // The panic's own message went to the panic hook; the session it belonged to is gone, the
+        // others are not.
+        tracing::error!("a session ended in a panic");
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)
+}
+
+fn some_unless_zero(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}

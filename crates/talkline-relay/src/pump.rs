@@ -1,0 +1,292 @@
+//! The loop that obeys the session: both directions of one session, polled from one task.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use talkline_session::{Action, Lost, Session, Side, Stop};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use crate::inlet::{Exit, Inlet};
+use crate::outlet::{Drained, Outlet};
+use crate::scratch::with_scratch;
+use crate::{Leg, Options, UpstreamMasking};
+
+/// Reads of one direction in one poll. Past it the other direction has its turn, and then the other
+/// tasks of the thread.
+const READS_PER_POLL: usize = 8;
+
+/// One leg: its stream, its reading and its writing side.
+#[derive(Debug)]
+struct End<S> {
+    io: S,
+    inlet: Inlet,
+    outlet: Outlet,
+}
+
+/// See the [module documentation](self).
+#[derive(Debug)]
+pub(crate) struct Pump<C, U> {
+    client: End<C>,
+    upstream: End<U>,
+    session: Session,
+    /// Allocated once a session: a timer is large, and the only thing here that must not move.
+    sleep: Pin<Box<Sleep>>,
+    is_over: bool,
+}
+
+/// What one turn of a direction came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Everything that can be done is done, and a waker is set for the rest.
+    Waits,
+    /// There is more to read.
+    Continues,
+}
+
+impl<C, U> Pump<C, U>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    pub(crate) fn new(
+        client: Leg<C>,
+        upstream: Leg<U>,
+        session: Session,
+        options: Options,
+    ) -> Self {
+        let verbatim = UpstreamMasking::Verbatim;
+        let deadline = session
+            .poll_timeout()
+            .map_or_else(tokio::time::Instant::now, Into::into);
+        Self {
+            client: End::new(Side::Client, client, &session, options.upstream_masking),
+            upstream: End::new(Side::Upstream, upstream, &session, verbatim),
+            session,
+            sleep: Box::pin(tokio::time::sleep_until(deadline)),
+            is_over: false,
+        }
+    }
+
+    pub(crate) fn into_session(self) -> Session {
+        self.session
+    }
+
+    pub(crate) fn stop(&mut self, wish: Stop) {
+        self.session.on_stop(wish, now());
+        self.obey();
+    }
+
+    /// Does what can be done; ready when the session is over.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = now();
+        let up = with_scratch(|scratch| self.client_to_upstream(cx, scratch, now));
+        let down = with_scratch(|scratch| self.upstream_to_client(cx, scratch, now));
+        self.session.on_timeout(now);
+        self.obey();
+        let drained = self.drain(cx, now);
+        if self.is_over {
+            return Poll::Ready(());
+        }
+        if [up, down, drained].contains(&Turn::Continues) {
+            cx.waker().wake_by_ref();
+        }
+        self.arm(cx);
+        Poll::Pending
+    }
+
+    fn client_to_upstream(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> Turn {
+        for _ in 0..READS_PER_POLL {
+            match self
+                .client
+                .turn(cx, scratch, &mut self.upstream, &mut self.session, now)
+            {
+                Turn::Waits => return Turn::Waits,
+                Turn::Continues => self.obey(),
+            }
+        }
+        Turn::Continues
+    }
+
+    fn upstream_to_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> Turn {
+        for _ in 0..READS_PER_POLL {
+            match self
+                .upstream
+                .turn(cx, scratch, &mut self.client, &mut self.session, now)
+            {
+                Turn::Waits => return Turn::Waits,
+                Turn::Continues => self.obey(),
+            }
+        }
+        Turn::Continues
+    }
+
+    /// Hands the session's actions to the legs they concern.
+    fn obey(&mut self) {
+        while let Some(action) = self.session.poll_action() {
+            match action {
+                Action::Ping(side) => self.outlet(side).queue_ping(),
+                Action::Pong(side, payload) => self.outlet(side).queue_pong(payload),
+                Action::Event(side, json) => self.outlet(side).queue_event(json),
+                Action::Close(side, close) => self.outlet(side).queue_close(close),
+                Action::Shutdown(side) => self.outlet(side).queue_shutdown(),
+                Action::End => self.is_over = true,
+            }
+        }
+    }
+
+    fn outlet(&mut self, side: Side) -> &mut Outlet {
+        match side {
+            Side::Client => &mut self.client.outlet,
+            Side::Upstream => &mut self.upstream.outlet,
+        }
+    }
+
+    /// Writes and flushes what both directions and the relay itself left behind.
+    fn drain(&mut self, cx: &mut Context<'_>, now: Instant) -> Turn {
+        let client = self.client.drain(cx, &mut self.session, now);
+        let upstream = self.upstream.drain(cx, &mut self.session, now);
+        if client == Turn::Continues || upstream == Turn::Continues {
+            Turn::Continues
+        } else {
+            Turn::Waits
+        }
+    }
+
+    /// Sets the timer. It is not moved for every frame: when it goes off too early, which the session
+    /// does not mind, it is set anew.
+    fn arm(&mut self, cx: &mut Context<'_>) {
+        let Some(deadline) = self.session.poll_timeout().map(tokio::time::Instant::from) else {
+            return;
+        };
+        if self.sleep.is_elapsed() || deadline < self.sleep.deadline() {
+            self.sleep.as_mut().reset(deadline);
+        }
+        if self.sleep.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
+    fn new(side: Side, leg: Leg<S>, session: &Session, masking: UpstreamMasking) -> Self {
+        Self {
+            io: leg.io,
+            inlet: Inlet::new(side, leg.early, session, masking),
+            outlet: Outlet::new(side),
+        }
+    }
+
+    fn side(&self) -> Side {
+        self.outlet.side()
+    }
+
+    /// Reads once from this leg and passes on to the other one.
+    fn turn<P: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        peer: &mut End<P>,
+        session: &mut Session,
+        now: Instant,
+    ) -> Turn {
+        if self.inlet.ended {
+            return Turn::Waits;
+        }
+        if !self.inlet.deaf && peer.outlet.is_blocked() {
+            peer.drain(cx, session, now);
+        }
+        if !self.inlet.deaf && peer.outlet.is_blocked() && !peer.outlet.is_finished() {
+            self.inlet.paused = true;
+            session.on_read_paused(self.side());
+            return Turn::Waits;
+        }
+        if std::mem::take(&mut self.inlet.paused) {
+            session.on_read_resumed(self.side(), now);
+        }
+        let held = self.inlet.restore(scratch);
+        let read = match self.read(cx, &mut scratch[held..]) {
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(_)) => return self.lost(Lost::Broken, &mut peer.outlet, session, now),
+            // What the peer sent before its connection broke has been read, so it may be given up.
+            Poll::Pending if self.outlet.is_broken() => {
+                return self.lost(Lost::Broken, &mut peer.outlet, session, now);
+            }
+            Poll::Pending => return Turn::Waits,
+        };
+        if read == 0 {
+            return self.lost(Lost::EndOfStream, &mut peer.outlet, session, now);
+        }
+        session.on_bytes(self.side(), read);
+        let mut exit = Exit {
+            io: &mut peer.io,
+            outlet: &mut peer.outlet,
+        };
+        let mut rest = &mut scratch[..held + read];
+        let mut scanned = held;
+        while !self.inlet.deaf && !rest.is_empty() {
+            let used = self.inlet.admit(cx, rest, scanned, session, &mut exit, now);
+            rest = &mut rest[used..];
+            scanned = 0;
+        }
+        Turn::Continues
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        let early = &mut self.inlet.early;
+        if !early.is_empty() {
+            let taken = early.len().min(buffer.len());
+            buffer[..taken].copy_from_slice(&early.split_to(taken));
+            if early.is_empty() {
+                // An empty `Bytes` still pins the buffer it was cut from.
+                *early = bytes::Bytes::new();
+            }
+            return Poll::Ready(Ok(taken));
+        }
+        let mut buffer = ReadBuf::new(buffer);
+        let polled = Pin::new(&mut self.io).poll_read(cx, &mut buffer);
+        polled.map_ok(|()| buffer.filled().len())
+    }
+
+    fn lost(&mut self, how: Lost, peer: &mut Outlet, session: &mut Session, now: Instant) -> Turn {
+        self.inlet.ended = true;
+        self.inlet.stop_listening(peer);
+        session.on_lost(self.side(), how, now);
+        Turn::Waits
+    }
+
+    fn drain(&mut self, cx: &mut Context<'_>, session: &mut Session, now: Instant) -> Turn {
+        let was_blocked = self.outlet.is_blocked();
+        let drained = self.outlet.drain(cx, &mut self.io);
+        if self.outlet.take_ping_sent() {
+            session.on_ping_sent(self.side(), now);
+        }
+        let unblocked = was_blocked && drained == Drained::Empty;
+        if unblocked {
+            session.on_write_resumed(self.side());
+        }
+        // The direction that feeds this leg may go on. A leg whose stream broke is read to its end, for
+        // a close frame may stand there, and given up then.
+        let broke = self.outlet.is_broken() && !self.inlet.ended && !self.inlet.paused;
+        if unblocked || broke {
+            Turn::Continues
+        } else {
+            Turn::Waits
+        }
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,83 @@
+//! Pings of one leg, and how long their answers may take.
+
+use std::time::{Duration, Instant};
+
+/// The keep-alive clock of one leg.
+#[derive(Debug)]
+pub(crate) struct KeepAlive {
+    interval: Option<Duration>,
+    timeout: Duration,
+    next_ping: Instant,
+    /// When the first ping was sent that no byte has followed.
+    unanswered_since: Option<Instant>,
+    /// The relay does not read from the leg, so its silence means nothing.
+    paused: bool,
+}
+
+/// What the clock asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alarm {
+    Ping,
+    Dead,
+}
+
+impl KeepAlive {
+    pub(crate) fn new(interval: Option<Duration>, timeout: Duration, now: Instant) -> Self {
+        Self {
+            interval,
+            timeout,
+            next_ping: now + interval.unwrap_or_default(),
+            unanswered_since: None,
+            paused: false,
+        }
+    }
+
+    /// The peer showed that it lives.
+    pub(crate) fn alive(&mut self) {
+        self.unanswered_since = None;
+    }
+
+    /// A ping went out. It counts from here: inside a long frame it may have had to wait.
+    pub(crate) fn pinged(&mut self, now: Instant) {
+        self.unanswered_since.get_or_insert(now);
+    }
+
+    pub(crate) fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    pub(crate) fn resume(&mut self, now: Instant) {
+        if std::mem::take(&mut self.paused) && self.unanswered_since.is_some() {
+            self.unanswered_since = Some(now);
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.interval?;
+        Some(
+            self.dead_at()
+                .map_or(self.next_ping, |dead_at| dead_at.min(self.next_ping)),
+        )
+    }
+
+    /// The alarm that is due; call again until there is none.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<Alarm> {
+        let interval = self.interval?;
+        if self.dead_at().is_some_and(|dead_at| dead_at <= now) {
+            return Some(Alarm::Dead);
+        }
+        if self.next_ping > now {
+            return None;
+        }
+        // Counted from now: after a suspend of the machine one ping is due, not all that were missed.
+        self.next_ping = now + interval;
+        Some(Alarm::Ping)
+    }
+
+    fn dead_at(&self) -> Option<Instant> {
+        if self.paused {
+            return None;
+        }
+        self.unanswered_since.map(|since| since + self.timeout)
+    }
+}

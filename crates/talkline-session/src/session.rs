@@ -1,0 +1,604 @@
+//! The state machine of a session.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use talkline_frame::{EventType, MessageKind, Violation};
+
+use crate::account::Ledger;
+use crate::close::{Close, ErrorEvent, sanitize_reason};
+use crate::keep_alive::{Alarm, KeepAlive};
+use crate::limits::Limits;
+use crate::summary::{End, EndKind, EndedBy, Summary, Traffic};
+
+/// One of the two parties that the relay stands between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The browser, app or SDK that opened the session.
+    Client,
+    /// The Realtime endpoint.
+    Upstream,
+}
+
+impl Side {
+    /// The party on the other side.
+    #[must_use]
+    pub const fn peer(self) -> Self {
+        match self {
+            Self::Client => Self::Upstream,
+            Self::Upstream => Self::Client,
+        }
+    }
+}
+
+/// A complete control frame, unmasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control<'a> {
+    /// A ping and its payload.
+    Ping(&'a [u8]),
+    /// A pong, asked for or not.
+    Pong,
+    /// A close.
+    Close(Close),
+}
+
+/// A complete message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Text or binary.
+    pub kind: MessageKind,
+    /// Its type, when it is an event.
+    pub event_type: EventType<'a>,
+}
+
+/// What to do with a data frame, decided on its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Pass it on.
+    Forward,
+    /// Drop it: its receiver has been told that the session is over, or its sender has.
+    Discard,
+}
+
+/// How a connection was lost without a close frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The peer ended its stream.
+    EndOfStream,
+    /// Reading or writing failed.
+    Broken,
+}
+
+/// The caller's wish to end a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Close code for the client: 1001 when the service goes away, 1012 when it restarts, 1008 when
+    /// the session is no longer permitted.
+    pub code: u16,
+    /// Reason in the close frame; at most 123 bytes are used.
+    pub reason: String,
+    /// Event that the client is sent first, as JSON; see [`ErrorEvent`].
+    pub event: Option<String>,
+}
+
+/// What the caller has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send a ping without payload.
+    Ping(Side),
+    /// Send a pong with this payload. It may replace an earlier pong that has not been sent yet
+    /// (RFC 6455 section 5.5.3).
+    Pong(Side, Vec<u8>),
+    /// Send a text message, unless a message is under way on that leg, or its rest will never come.
+    Event(Side, String),
+    /// Send a close frame at the next frame boundary, then nothing more.
+    Close(Side, Close),
+    /// Once everything has been sent, end the stream of that leg; reading goes on.
+    Shutdown(Side),
+    /// Drop both legs at once.
+    End,
+}
+
+/// Where a session stands on its way down.
+#[derive(Clone, Debug)]
+enum Phase {
+    Open,
+    /// `closer` began to close and its peer has been told; messages still flow towards `closer`, which
+    /// gets `reply` when the peer has answered, or at the deadline.
+    Closing {
+        closer: Side,
+        reply: Close,
+        reply_fixed: bool,
+        deadline: Instant,
+    },
+    /// Both sides have been told.
+    Ending {
+        deadline: Instant,
+    },
+    Ended,
+}
+
+/// One leg, as far as the session has to know it.
+#[derive(Debug)]
+struct Leg {
+    keep_alive: KeepAlive,
+    traffic: Traffic,
+    /// No more frames are expected: a close frame, a violation or the end of the stream came.
+    silent: bool,
+    /// The stream is over.
+    lost: bool,
+    close_sent: Option<Option<u16>>,
+}
+
+/// The rules of one relayed session; see the [crate documentation](crate).
+#[derive(Debug)]
+pub struct Session {
+    limits: Limits,
+    start: Instant,
+    phase: Phase,
+    client: Leg,
+    upstream: Leg,
+    actions: VecDeque<Action>,
+    ledger: Ledger,
+    end: Option<End>,
+    events_sent: u32,
+}
+
+impl Session {
+    /// A session that begins now, both handshakes done.
+    #[must_use]
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        let leg = || Leg {
+            keep_alive: KeepAlive::new(limits.ping_interval, limits.pong_timeout, now),
+            traffic: Traffic::default(),
+            silent: false,
+            lost: false,
+            close_sent: None,
+        };
+        Self {
+            start: now,
+            phase: Phase::Open,
+            client: leg(),
+            upstream: leg(),
+            actions: VecDeque::new(),
+            ledger: Ledger::new(limits.inspect_bytes_max, now),
+            end: None,
+            events_sent: 0,
+            limits,
+        }
+    }
+
+    /// The limits it was made with.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    // What happened.
+
+    /// Bytes came from a side.
+    pub fn on_bytes(&mut self, from: Side, bytes: usize) {
+        let leg = self.leg(from);
+        leg.traffic.bytes += bytes as u64;
+        leg.keep_alive.alive();
+    }
+
+    /// A ping that an [`Action::Ping`] asked for went out; its answer is due from here on.
+    pub fn on_ping_sent(&mut self, to: Side, now: Instant) {
+        self.leg(to).keep_alive.pinged(now);
+    }
+
+    /// A side that had stopped reading took bytes again, which is as good a sign of life as a pong.
+    pub fn on_write_resumed(&mut self, to: Side) {
+        self.leg(to).keep_alive.alive();
+    }
+
+    /// The caller stopped reading from a side, because the other one does not keep up.
+    pub fn on_read_paused(&mut self, from: Side) {
+        self.leg(from).keep_alive.pause();
+    }
+
+    /// The caller reads from a side again.
+    pub fn on_read_resumed(&mut self, from: Side, now: Instant) {
+        self.leg(from).keep_alive.resume(now);
+    }
+
+    /// The header of a data frame came; says what to do with the frame.
+    #[must_use]
+    pub fn on_data_header(&mut self, from: Side) -> Verdict {
+        let forwards = match self.phase {
+            Phase::Open => true,
+            Phase::Closing { closer, .. } => closer == from.peer(),
+            Phase::Ending { .. } | Phase::Ended => false,
+        };
+        if forwards && !self.leg(from).silent && !self.leg(from.peer()).lost {
+            Verdict::Forward
+        } else {
+            Verdict::Discard
+        }
+    }
+
+    /// A piece of a text message came. Only the upstream's are looked at, and only control events are
+    /// kept, up to [`Limits::inspect_bytes_max`].
+    pub fn on_text(&mut self, from: Side, event_type: EventType<'_>, piece: &[u8]) {
+        if from == Side::Upstream {
+            self.ledger.on_payload(event_type, piece);
+        }
+    }
+
+    /// A data frame is complete, and with it perhaps a message.
+    pub fn on_data_end(&mut self, from: Side, message: Option<Message<'_>>, now: Instant) {
+        let traffic = &mut self.leg(from).traffic;
+        traffic.frames += 1;
+        let Some(message) = message else { return };
+        traffic.messages += 1;
+        if from == Side::Upstream && message.kind == MessageKind::Text {
+            self.ledger.on_message(message.event_type, now);
+        }
+    }
+
+    /// A control frame came. It is answered, passed on or swallowed by [actions](Self::poll_action);
+    /// the frame itself is never forwarded.
+    pub fn on_control(&mut self, from: Side, control: Control<'_>, now: Instant) {
+        if self.leg(from).silent {
+            return;
+        }
+        self.leg(from).traffic.frames += 1;
+        match control {
+            Control::Pong => {}
+            Control::Ping(payload) if self.leg(from).close_sent.is_none() => {
+                self.pong(from, payload.to_vec());
+            }
+            Control::Ping(_) => {}
+            Control::Close(close) => self.on_close(from, close, now),
+        }
+    }
+
+    /// A side broke a rule; nothing it sends is looked at any more.
+    pub fn on_violation(&mut self, from: Side, violation: Violation, now: Instant) {
+        let leg = self.leg(from);
+        if std::mem::replace(&mut leg.silent, true) {
+            return;
+        }
+        let code = violation.close_code();
+        self.ended(
+            from.into(),
+            Some(code),
+            violation.reason(),
+            EndKind::Violation,
+        );
+        match (&self.phase, from) {
+            (Phase::Open, Side::Client) => {
+                self.close(
+                    Side::Upstream,
+                    Close::new(1001, "client protocol violation"),
+                );
+                self.phase = Phase::Closing {
+                    closer: Side::Client,
+                    reply: Close::new(code, violation.reason()),
+                    reply_fixed: true,
+                    deadline: now + self.limits.violation_grace,
+                };
+            }
+            (Phase::Open, Side::Upstream) => {
+                self.close(Side::Upstream, Close::new(code, violation.reason()));
+                self.fail_client(
+                    "upstream_protocol_violation",
+                    "The upstream broke the WebSocket protocol.",
+                    now,
+                );
+            }
+            (Phase::Closing { closer, .. }, _) if *closer == from.peer() => {
+                self.finish_closing(None, now)
+            }
+            _ => {}
+        }
+    }
+
+    /// A side is gone, or its connection broke.
+    pub fn on_lost(&mut self, from: Side, how: Lost, now: Instant) {
+        let broken = how == Lost::Broken;
+        let leg = self.leg(from);
+        leg.silent = true;
+        if std::mem::replace(&mut leg.lost, true) {
+            return;
+        }
+        if broken {
+            leg.close_sent.get_or_insert(None);
+        }
+        let reason = if broken {
+            "connection_broken"
+        } else {
+            "end_of_stream"
+        };
+        match (&self.phase, from) {
+            (Phase::Open, Side::Client) => {
+                self.ended(EndedBy::Client, None, reason, EndKind::Disconnected);
+                self.close(Side::Upstream, Close::new(1001, "client gone"));
+                self.end_by(now + self.limits.gone_linger);
+            }
+            (Phase::Open, Side::Upstream) => {
+                self.ended(EndedBy::Upstream, None, reason, EndKind::Disconnected);
+                self.fail_client(
+                    "upstream_disconnected",
+                    "The upstream ended the connection without a close frame.",
+                    now,
+                );
+            }
+            // The one that closes does not wait for the answer. It is sent all the same, for one that
+            // has only ended its writing side.
+            (Phase::Closing { closer, reply, .. }, _) if *closer == from => {
+                let reply = reply.clone();
+                self.close(from, reply);
+                let linger = match from {
+                    Side::Client => self.limits.gone_linger,
+                    Side::Upstream => self.limits.linger,
+                };
+                self.end_by(now + linger);
+            }
+            (Phase::Closing { .. }, _) => self.finish_closing(None, now),
+            (Phase::Ending { .. } | Phase::Ended, _) => {}
+        }
+        self.end_if_both_lost();
+    }
+
+    /// The caller wants the session to end.
+    pub fn on_stop(&mut self, stop: Stop, now: Instant) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        self.ended(
+            EndedBy::Relay,
+            Some(stop.code),
+            &stop.reason,
+            EndKind::Stopped,
+        );
+        self.stop_both(stop, now);
+    }
+
+    /// Time has passed; spurious calls are harmless.
+    pub fn on_timeout(&mut self, now: Instant) {
+        match &self.phase {
+            Phase::Ended => return,
+            Phase::Ending { deadline } if *deadline <= now => return self.end_now(),
+            Phase::Closing { deadline, .. } if *deadline <= now => self.finish_closing(None, now),
+            Phase::Open => self.check_open(now),
+            Phase::Closing { .. } | Phase::Ending { .. } => {}
+        }
+    }
+
+    // What to do.
+
+    /// When [`Self::on_timeout`] wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Open => [
+                self.client.keep_alive.deadline(),
+                self.upstream.keep_alive.deadline(),
+                self.limits.session_max.map(|longest| self.start + longest),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
+            Phase::Closing { deadline, .. } | Phase::Ending { deadline } => Some(*deadline),
+            Phase::Ended => None,
+        }
+    }
+
+    /// The next thing to do; call until there is none after every `on_*`.
+    #[must_use]
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Whether there is nothing left but to drop both legs.
+    #[must_use]
+    pub const fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    /// Sums the session up.
+    #[must_use]
+    pub fn into_summary(self, now: Instant) -> Summary {
+        Summary {
+            end: self.end.unwrap_or_default(),
+            client_to_upstream: self.client.traffic,
+            upstream_to_client: self.upstream.traffic,
+            client_close_code: self.client.close_sent.flatten(),
+            ..self.ledger.into_summary(now)
+        }
+    }
+
+    // How.
+
+    fn leg(&mut self, side: Side) -> &mut Leg {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Upstream => &mut self.upstream,
+        }
+    }
+
+    /// Answers the latest ping only, as RFC 6455 section 5.5.3 permits: a flood of them takes no memory.
+    fn pong(&mut self, to: Side, payload: Vec<u8>) {
+        self.actions
+            .retain(|action| !matches!(action, Action::Pong(side, _) if *side == to));
+        self.actions.push_back(Action::Pong(to, payload));
+    }
+
+    fn on_close(&mut self, from: Side, close: Close, now: Instant) {
+        self.leg(from).silent = true;
+        match self.phase {
+            Phase::Open => {
+                self.ended(from.into(), close.code, &close.reason, EndKind::Closed);
+                self.close(from.peer(), close.clone());
+                let reply = Close {
+                    reason: String::new(),
+                    ..close
+                };
+                let deadline = now + self.limits.close_wait;
+                self.phase = Phase::Closing {
+                    closer: from,
+                    reply,
+                    reply_fixed: false,
+                    deadline,
+                };
+            }
+            Phase::Closing { closer, .. } if closer != from => {
+                self.finish_closing(Some(close), now)
+            }
+            Phase::Closing { .. } | Phase::Ending { .. } | Phase::Ended => {}
+        }
+    }
+
+    /// Answers the side that began to close, and lets both hang up.
+    fn finish_closing(&mut self, answer: Option<Close>, now: Instant) {
+        let Phase::Closing {
+            closer,
+            reply,
+            reply_fixed,
+            ..
+        } = &self.phase
+        else {
+            return;
+        };
+        let reply = answer
+            .filter(|_| !reply_fixed)
+            .unwrap_or_else(|| reply.clone());
+        self.close(*closer, reply);
+        self.end_by(now + self.limits.linger);
+    }
+
+    /// Tells the client that the upstream is of no more use, in the way that SDKs surface and retry.
+    fn fail_client(&mut self, code: &str, message: &str, now: Instant) {
+        self.send_error(code, message);
+        self.close(Side::Client, Close::new(1011, code));
+        self.end_by(now + self.limits.linger);
+    }
+
+    fn stop_both(&mut self, stop: Stop, now: Instant) {
+        if let Some(event) = stop.event {
+            self.actions.push_back(Action::Event(Side::Client, event));
+        }
+        self.close(Side::Client, Close::new(stop.code, &stop.reason));
+        self.close(Side::Upstream, Close::new(1001, "relay ends the session"));
+        self.end_by(now + self.limits.linger);
+    }
+
+    fn check_open(&mut self, now: Instant) {
+        if self
+            .limits
+            .session_max
+            .is_some_and(|longest| self.start + longest <= now)
+        {
+            self.ended(
+                EndedBy::Relay,
+                Some(1001),
+                "session_max",
+                EndKind::SessionMax,
+            );
+            let event = self.error_json(
+                "session_expired",
+                "The session reached the longest time that the relay allows.",
+            );
+            return self.stop_both(
+                Stop {
+                    code: 1001,
+                    reason: "session_max".into(),
+                    event: Some(event),
+                },
+                now,
+            );
+        }
+        for side in [Side::Client, Side::Upstream] {
+            match self.leg(side).keep_alive.due(now) {
+                Some(Alarm::Ping) => self.actions.push_back(Action::Ping(side)),
+                Some(Alarm::Dead) => return self.on_dead(side, now),
+                None => {}
+            }
+        }
+    }
+
+    fn on_dead(&mut self, side: Side, now: Instant) {
+        self.ended(side.into(), None, "ping_timeout", EndKind::PingTimeout);
+        self.leg(side).silent = true;
+        match side {
+            Side::Client => {
+                self.close(Side::Client, Close::new(1011, "ping timeout"));
+                self.close(Side::Upstream, Close::new(1001, "client gone"));
+                self.end_by(now + self.limits.gone_linger);
+            }
+            Side::Upstream => {
+                self.close(Side::Upstream, Close::new(1011, "ping timeout"));
+                self.fail_client(
+                    "upstream_ping_timeout",
+                    "The upstream stopped answering.",
+                    now,
+                );
+            }
+        }
+    }
+
+    /// Keeps the first cause: what follows is its consequence.
+    fn ended(&mut self, by: EndedBy, code: Option<u16>, reason: &str, kind: EndKind) {
+        self.end.get_or_insert_with(|| End {
+            by,
+            code,
+            reason: sanitize_reason(reason),
+            kind,
+        });
+    }
+
+    fn send_error(&mut self, code: &str, message: &str) {
+        let event = self.error_json(code, message);
+        self.actions.push_back(Action::Event(Side::Client, event));
+    }
+
+    fn error_json(&mut self, code: &str, message: &str) -> String {
+        self.events_sent += 1;
+        let event_id = format!("event_talkline_{}", self.events_sent);
+        ErrorEvent {
+            event_id: &event_id,
+            kind: "server_error",
+            code,
+            message,
+            param: None,
+        }
+        .to_json()
+    }
+
+    fn close(&mut self, to: Side, close: Close) {
+        let leg = self.leg(to);
+        if leg.close_sent.is_none() {
+            leg.close_sent = Some(close.code);
+            self.actions.push_back(Action::Close(to, close));
+        }
+    }
+
+    fn end_by(&mut self, deadline: Instant) {
+        self.phase = Phase::Ending { deadline };
+        self.actions.push_back(Action::Shutdown(Side::Client));
+        self.actions.push_back(Action::Shutdown(Side::Upstream));
+        self.end_if_both_lost();
+    }
+
+    fn end_if_both_lost(&mut self) {
+        if matches!(self.phase, Phase::Ending { .. }) && self.client.lost && self.upstream.lost {
+            self.end_now();
+        }
+    }
+
+    fn end_now(&mut self) {
+        self.phase = Phase::Ended;
+        self.actions.push_back(Action::End);
+    }
+}
+
+impl From<Side> for EndedBy {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Client => Self::Client,
+            Side::Upstream => Self::Upstream,
+        }
+    }
+}

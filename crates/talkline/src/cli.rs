@@ -1,0 +1,201 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  talkline demo
+      Hear it work: a simulator, the relay and one spoken turn. Needs no account.
+  AZURE_OPENAI_ENDPOINT=https://<resource>.openai.azure.com \\
+  AZURE_OPENAI_DEPLOYMENT_NAME=<deployment> AZURE_OPENAI_API_KEY=… TALKLINE_CLIENT_KEY=… talkline run
+      Run from the environment alone.
+  talkline check --config talkline.toml
+      Find every mistake in a configuration without opening a socket.
+
+Exit codes:
+  0  success            2  wrong usage, or the check could not run
+  1  findings, or a failed turn
+  69 unavailable        77 the upstream refused the credential
+  78 the configuration is wrong";
+
+/// A relay between voice clients and Azure GPT Realtime that keeps the credential on the server.
+#[derive(Debug, Parser)]
+#[command(name = "talkline", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the relay.
+    Run(RunArguments),
+    /// Check the configuration without opening a socket.
+    Check(CheckArguments),
+    /// Hold one spoken turn through a simulator and the relay, then keep both running.
+    Demo(DemoArguments),
+    /// Run the simulator of Azure's Realtime endpoint alone.
+    Sim(SimArguments),
+    /// Show the effective configuration, or the schema of its file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the version.
+    Version(VersionArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every effective value; secrets as fingerprints.
+    Show(ShowArguments),
+    /// Print the JSON Schema of the configuration file.
+    Schema,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ConfigArguments {
+    /// Configuration file: TOML, or JSON/JSON5 such as an openclaw.json. Without it talkline.toml
+    /// is read where it exists, else the environment alone.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address to listen on (server.listen).
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Certificate chain in PEM form (server.tls.cert).
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        conflicts_with = "tls_dev"
+    )]
+    pub(crate) tls_cert: Option<String>,
+    /// Private key in PEM form (server.tls.key).
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_cert",
+        conflicts_with = "tls_dev"
+    )]
+    pub(crate) tls_key: Option<String>,
+    /// Use a certificate for localhost made on the spot, and print how to trust it.
+    #[arg(long)]
+    pub(crate) tls_dev: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+    /// Which events are logged, such as `info` or `talkline_gateway=debug`.
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
+    pub(crate) log_level: String,
+    /// Open a session with every upstream before listening; exit 77 or 69 when one refuses.
+    #[arg(long)]
+    pub(crate) require_ready: bool,
+    /// Loopback address that stands in for an upstream's: host:port:ip:port. For tests.
+    #[arg(long, hide = true, value_parser = talkline_gateway::ResolveOverride::parse)]
+    pub(crate) resolve: Vec<talkline_gateway::ResolveOverride>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// How findings are printed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: OutputFormat,
+    /// Let warnings fail the check as well, with exit code 1.
+    #[arg(long)]
+    pub(crate) deny_warnings: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Say where each value came from.
+    #[arg(long)]
+    pub(crate) origin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// End after the spoken turn: 0 if it was a whole one, 1 if not.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Answer with the caller's own words instead of a recorded sentence.
+    #[arg(long)]
+    pub(crate) parrot: bool,
+    /// Let clients connect with TLS (wss), as openai-node needs it.
+    #[arg(long)]
+    pub(crate) tls_dev: bool,
+    /// Save the reply as a WAV file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimArguments {
+    /// Loopback address to listen on.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// Which service is simulated.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) profile: SimProfile,
+    /// Append one JSON line per request to this file. It will hold the credentials that were sent.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// Answer with the caller's own words instead of recorded sentences.
+    #[arg(long)]
+    pub(crate) parrot: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VersionArguments {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Several lines an event, for a terminal.
+    Pretty,
+    /// One line an event.
+    #[default]
+    Compact,
+    /// One JSON object an event.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// With source snippets, for people.
+    #[default]
+    Human,
+    /// One JSON object, for programs.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum SimProfile {
+    /// Azure, GA path only.
+    Ga,
+    /// Azure, preview path only.
+    Preview,
+    /// Azure with both paths, as a real resource has them.
+    #[default]
+    Both,
+    /// api.openai.com.
+    Openai,
+}

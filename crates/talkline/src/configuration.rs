@@ -1,0 +1,89 @@
+//! Gathers files, environment and flags, and has them resolved.
+
+use std::{collections::BTreeMap, io::IsTerminal as _, path::Path};
+
+use talkline_config::{FlagValue, Format, Inputs, Report, Resolved, SourceFile, Style};
+
+use crate::{cli::ConfigArguments, exit::Exit};
+
+/// Read when no `--config` is given and it exists.
+const DEFAULT_FILE: &str = "talkline.toml";
+/// A configuration file is a few kilobytes; more is a mistake, such as a log or a device.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// A secret is a line.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Reads everything and resolves it.
+///
+/// `Err` is a file that cannot be read; what stands in it is judged in the inner result.
+pub(crate) fn resolve(arguments: &ConfigArguments) -> Result<Result<Resolved, Report>, Exit> {
+    let files = match &arguments.config {
+        Some(path) => vec![source(path)?],
+        None if Path::new(DEFAULT_FILE).exists() => vec![source(Path::new(DEFAULT_FILE))?],
+        None => Vec::new(),
+    };
+    // A variable that is not text cannot be one of ours.
+    let variables: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    Ok(talkline_config::resolve(&Inputs {
+        files: &files,
+        variables: &variables,
+        flags: &flags(arguments),
+        read_secret_file: &|path| read_text(Path::new(path), SECRET_BYTES_MAX),
+    }))
+}
+
+/// The configuration, or the exit with everything that is wrong with it.
+pub(crate) fn load(arguments: &ConfigArguments) -> Result<Resolved, Exit> {
+    resolve(arguments)?.map_err(|report| Exit::Configuration(report.render(style())))
+}
+
+/// Colours where a person looks.
+pub(crate) fn style() -> Style {
+    let wanted = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if wanted { Style::Colour } else { Style::Plain }
+}
+
+fn source(path: &Path) -> Result<SourceFile, Exit> {
+    let name = path.display().to_string();
+    let text = read_text(path, FILE_BYTES_MAX)
+        .map_err(|reason| Exit::CouldNotRun(format!("{name} cannot be read: {reason}")))?;
+    Ok(SourceFile {
+        format: Format::of_file_name(&name),
+        name,
+        text,
+    })
+}
+
+fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
+    use std::io::Read as _;
+
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("it is larger than {bytes_max} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {error}"))
+}
+
+fn flags(arguments: &ConfigArguments) -> Vec<FlagValue> {
+    let flag = |flag: &str, key: &str, value: &Option<String>| {
+        value.as_ref().map(|value| FlagValue {
+            flag: flag.to_owned(),
+            key: key.to_owned(),
+            value: value.clone(),
+        })
+    };
+    [
+        flag("--listen", "server.listen", &arguments.listen),
+        flag("--tls-cert", "server.tls.cert", &arguments.tls_cert),
+        flag("--tls-key", "server.tls.key", &arguments.tls_key),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

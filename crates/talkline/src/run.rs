@@ -1,0 +1,129 @@
+//! `run`: the relay as a process.
+
+use std::{future::Future, sync::Arc};
+
+use anyhow::Context as _;
+use rustls::ServerConfig;
+use talkline_gateway::{Gateway, Options};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::{info, warn};
+
+use crate::{
+    cli::{ConfigArguments, RunArguments},
+    configuration, dev_tls,
+    exit::Exit,
+    logs, output,
+};
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
+    let resolved = configuration::load(&arguments.config)?;
+    logs::start(arguments.log_format, &arguments.log_level)?;
+    for problem in resolved.warnings.problems() {
+        warn!(
+            code = problem.code,
+            key = problem.key,
+            hint = problem.hint,
+            "{}",
+            problem.message
+        );
+    }
+    let tls = dev_certificate(&arguments.config)?;
+    let scheme = if tls.is_some() || resolved.config.server.tls.is_some() {
+        "wss"
+    } else {
+        "ws"
+    };
+    let listen = resolved.config.server.listen;
+    let options = Options {
+        tls,
+        resolve: arguments.resolve.clone(),
+    };
+
+    runtime()?.block_on(async {
+        let gateway = Gateway::new(resolved.config, options)
+            .map_err(|error| Exit::Configuration(format!("error: {error}")))?;
+        if arguments.require_ready {
+            require_ready(&gateway).await?;
+        }
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|error| Exit::Unavailable(format!("cannot listen on {listen}: {error}")))?;
+        let address = listener
+            .local_addr()
+            .context("the listener has no address")?;
+        let shutdown = shutdown_signal()?;
+        output::line(&format!("listening on {scheme}://{address}"))?;
+        info!(%address, scheme, "listening");
+        gateway.serve(listener, shutdown).await;
+        info!("stopped");
+        Ok(())
+    })
+}
+
+/// A runtime for a process of this binary.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    Ok(runtime)
+}
+
+/// Completes at the first SIGTERM or SIGINT. A second one ends the process at once.
+///
+/// The handlers are installed before this returns, so that no signal is missed after it.
+pub(crate) fn shutdown_signal() -> Result<impl Future<Output = ()>, Exit> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            output::note("second signal: ending at once");
+            std::process::exit(1);
+        });
+    })
+}
+
+/// The certificate of `--tls-dev`, with the lines that make SDKs trust it.
+pub(crate) fn dev_certificate(
+    arguments: &ConfigArguments,
+) -> Result<Option<Arc<ServerConfig>>, Exit> {
+    if !arguments.tls_dev {
+        return Ok(None);
+    }
+    let directory = dev_tls::directory()?;
+    let certificate = dev_tls::load_or_make(&directory)?;
+    output::note(&certificate.trust_lines());
+    Ok(Some(certificate.server))
+}
+
+async fn require_ready(gateway: &Gateway) -> Result<(), Exit> {
+    let refusals = gateway.probe().await;
+    let Some((provider, diagnosis)) = refusals.first() else {
+        return Ok(());
+    };
+    let text = format!(
+        "{provider}: {} [{}]\nhint: {}",
+        diagnosis.summary, diagnosis.code, diagnosis.next_step
+    );
+    let refused = diagnosis
+        .answer
+        .as_ref()
+        .is_some_and(|answer| matches!(answer.status, 401 | 403));
+    Err(if refused {
+        Exit::NoPermission(text)
+    } else {
+        Exit::Unavailable(text)
+    })
+}

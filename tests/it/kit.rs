@@ -1,0 +1,420 @@
+//! What the tests share: the processes, a raw client, a listener that must stay unused.
+
+use std::{
+    path::Path,
+    process::{ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use talkline_sim::{
+    Builder, Pace, Running, Simulator,
+    caller::{Call, CallError, Secret, Speed, TurnOptions, TurnReport, spoken_turn},
+    clips,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// Long enough for a loaded machine; nothing waits this long unless it fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const CLIENT_KEY: &str = "CANARY-CLIENT-KEY-31d0";
+pub const AZURE_KEY: &str = "CANARY-AZURE-KEY-77aa";
+pub const DEPLOYMENT: &str = "gpt-realtime";
+
+/// A simulator that answers without the pauses of real speech.
+pub async fn simulator() -> Running {
+    quick().start().await.expect("the simulator starts")
+}
+
+pub fn quick() -> Builder {
+    Simulator::builder().api_key(AZURE_KEY).pace(Pace::Fast {
+        delta_every: Duration::ZERO,
+    })
+}
+
+/// The configuration of the seed, for an Azure resource at `endpoint`.
+pub fn azure(endpoint: &str) -> String {
+    azure_deployment(endpoint, DEPLOYMENT)
+}
+
+pub fn azure_deployment(endpoint: &str, deployment: &str) -> String {
+    format!(
+        "server.listen = \"127.0.0.1:0\"\n\
+         clients.keys = [{{ name = \"test\", env = \"CLIENT_KEY\" }}]\n\
+         talk.realtime.provider = \"openai\"\n\
+         talk.realtime.transport = \"gateway-relay\"\n\
+         talk.realtime.providers.openai.azureEndpoint = \"{endpoint}\"\n\
+         talk.realtime.providers.openai.azureDeployment = \"{deployment}\"\n\
+         talk.realtime.providers.openai.apiKey = {{ env = \"AZURE_KEY\" }}\n"
+    )
+}
+
+/// The binary with an environment of its own: nothing of the developer's leaks in.
+pub fn talkline(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_talkline"));
+    command
+        .env_clear()
+        .env("HOME", home)
+        .env("CLIENT_KEY", CLIENT_KEY)
+        .env("AZURE_KEY", AZURE_KEY)
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// What a command that ends by itself printed.
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+}
+
+/// Runs the binary to its end.
+pub async fn ended(mut command: Command) -> Ended {
+    let output = timeout(PATIENCE * 3, command.output())
+        .await
+        .expect("it ends")
+        .expect("it starts");
+    Ended {
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A running relay.
+pub struct Relay {
+    child: Child,
+    log: JoinHandle<String>,
+    /// `ws://127.0.0.1:PORT` or `wss://…`.
+    pub url: String,
+    pub home: TempDir,
+}
+
+impl Relay {
+    pub async fn start(configuration: &str) -> Self {
+        Self::start_env(configuration, &[], &[]).await
+    }
+
+    pub async fn start_with(configuration: &str, arguments: &[&str]) -> Self {
+        Self::start_env(configuration, arguments, &[]).await
+    }
+
+    pub async fn start_env(
+        configuration: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(home.path().join("talkline.toml"), configuration).expect("a file");
+        let mut child = talkline(home.path())
+            .args(["run", "--log-format", "json"])
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut stderr = child.stderr.take().expect("stderr is piped");
+        let log = tokio::spawn(async move {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text).await;
+            text
+        });
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let first = timeout(PATIENCE, lines.next_line())
+            .await
+            .expect("it says where it listens");
+        let Some(line) = first.expect("stdout is text") else {
+            panic!(
+                "the relay ended at once: {}",
+                log.await.expect("the log is read")
+            );
+        };
+        let url = line
+            .strip_prefix("listening on ")
+            .expect("it says where it listens")
+            .to_owned();
+        Self {
+            child,
+            log,
+            url,
+            home,
+        }
+    }
+
+    pub fn authority(&self) -> &str {
+        self.url.split_once("://").expect("a URL").1
+    }
+
+    pub fn call(&self, path: &str) -> Call {
+        Call {
+            bearer: Some(Secret::new(CLIENT_KEY)),
+            ..Call::new(format!("{}{path}", self.url))
+        }
+    }
+
+    /// A call to the path of the OpenAI SDKs.
+    pub fn plain_call(&self) -> Call {
+        self.call(&format!("/v1/realtime?model={DEPLOYMENT}"))
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let sent = std::process::Command::new("kill")
+            .args([name, &pid])
+            .status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    pub async fn exit_status(&mut self) -> ExitStatus {
+        timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("it ends")
+            .expect("it can be waited for")
+    }
+
+    /// Ends the relay and returns its log.
+    pub async fn log(mut self) -> String {
+        self.signal("-TERM");
+        self.exit_status().await;
+        timeout(PATIENCE, self.log)
+            .await
+            .expect("the log ends")
+            .expect("the log is read")
+    }
+}
+
+/// One spoken turn, as fast as it goes.
+pub async fn turn(call: &Call) -> Result<TurnReport, CallError> {
+    let question = clips::QUESTION.wav().expect("the bundled question");
+    let options = TurnOptions {
+        speed: Speed::Fast,
+        ..TurnOptions::default()
+    };
+    spoken_turn(call, &question, &options).await
+}
+
+/// Sends raw bytes and reads the answer's head and body up to the end of the stream or a silence.
+pub async fn raw(authority: &str, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(authority)
+        .await
+        .expect("the relay listens");
+    stream
+        .write_all(request)
+        .await
+        .expect("the request is sent");
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("the relay hangs up");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A listener that stands in for api.openai.com and counts who comes.
+pub struct Trap {
+    port: u16,
+    caught: Arc<AtomicUsize>,
+    accepting: JoinHandle<()>,
+}
+
+impl Trap {
+    pub async fn set() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let caught = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&caught);
+        let accepting = tokio::spawn(async move {
+            while listener.accept().await.is_ok() {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Self {
+            port,
+            caught,
+            accepting,
+        }
+    }
+
+    /// Value of `--resolve` that leads api.openai.com here.
+    pub fn resolve(&self) -> String {
+        format!("api.openai.com:443:127.0.0.1:{}", self.port)
+    }
+
+    pub fn caught(&self) -> usize {
+        self.caught.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Trap {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// A WebSocket client that shows what it got, byte for byte.
+pub struct RawSession {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    /// Status line and headers of the answer.
+    pub head: String,
+}
+
+/// A frame as it came: opcode and payload.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RawFrame {
+    pub opcode: u8,
+    pub payload: Vec<u8>,
+}
+
+impl RawFrame {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.payload).expect("a JSON event")
+    }
+
+    pub fn close(&self) -> (u16, &str) {
+        assert_eq!(self.opcode, 8, "{self:?}");
+        let code = u16::from_be_bytes([self.payload[0], self.payload[1]]);
+        (
+            code,
+            std::str::from_utf8(&self.payload[2..]).expect("a reason in UTF-8"),
+        )
+    }
+}
+
+impl RawSession {
+    pub async fn open(authority: &str, target: &str, headers: &str) -> Self {
+        let mut stream = TcpStream::connect(authority)
+            .await
+            .expect("the relay listens");
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+        );
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("the request is sent");
+        let mut session = Self {
+            stream,
+            buffer: Vec::new(),
+            head: String::new(),
+        };
+        loop {
+            if let Some(end) = session
+                .buffer
+                .windows(4)
+                .position(|four| four == b"\r\n\r\n")
+            {
+                let head: Vec<u8> = session.buffer.drain(..end + 4).collect();
+                session.head = String::from_utf8(head).expect("an HTTP head");
+                return session;
+            }
+            assert!(
+                session.fill().await,
+                "the relay hung up: {:?}",
+                session.buffer
+            );
+        }
+    }
+
+    /// The next frame, or `None` at the end of the stream.
+    pub async fn frame(&mut self) -> Option<RawFrame> {
+        loop {
+            if let Some((header, length)) = self.header()
+                && self.buffer.len() >= header + length
+            {
+                let opcode = self.buffer[0] & 0x0f;
+                let payload = self.buffer[header..header + length].to_vec();
+                self.buffer.drain(..header + length);
+                return Some(RawFrame { opcode, payload });
+            }
+            if !self.fill().await {
+                assert!(self.buffer.is_empty(), "a frame was cut short");
+                return None;
+            }
+        }
+    }
+
+    /// The whole frames up to a frame that is cut short.
+    pub async fn until_cut(&mut self) -> Vec<RawFrame> {
+        while self.fill().await {}
+        let mut frames = Vec::new();
+        while self
+            .header()
+            .is_some_and(|(header, length)| self.buffer.len() >= header + length)
+        {
+            frames.extend(self.frame().await);
+        }
+        assert!(
+            !self.buffer.is_empty(),
+            "no frame was cut short: {frames:?}"
+        );
+        frames
+    }
+
+    /// The next frame that is not a ping.
+    pub async fn event(&mut self) -> RawFrame {
+        loop {
+            let frame = self.frame().await.expect("another frame");
+            if frame.opcode != 9 {
+                return frame;
+            }
+        }
+    }
+
+    pub async fn send(&mut self, opcode: u8, payload: &[u8]) {
+        assert!(payload.len() < 126);
+        let mask = [1, 2, 3, 4];
+        let mut frame = vec![0x80 | opcode, 0x80 | payload.len() as u8];
+        frame.extend_from_slice(&mask);
+        frame.extend(
+            payload
+                .iter()
+                .enumerate()
+                .map(|(at, byte)| byte ^ mask[at % 4]),
+        );
+        self.stream
+            .write_all(&frame)
+            .await
+            .expect("the frame is sent");
+    }
+
+    fn header(&self) -> Option<(usize, usize)> {
+        let second = *self.buffer.get(1)?;
+        assert_eq!(second & 0x80, 0, "a server's frame is not masked");
+        match second {
+            126 => Some((
+                4,
+                usize::from(u16::from_be_bytes(self.buffer.get(2..4)?.try_into().ok()?)),
+            )),
+            127 => {
+                let length = u64::from_be_bytes(self.buffer.get(2..10)?.try_into().ok()?);
+                Some((10, usize::try_from(length).ok()?))
+            }
+            short => Some((2, usize::from(short))),
+        }
+    }
+
+    async fn fill(&mut self) -> bool {
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
+        read.expect("the relay says something").unwrap_or(0) > 0
+    }
+}

@@ -1,0 +1,201 @@
+//! What a client is told when the upstream gives no session.
+
+use serde_json::Value;
+
+use crate::kit::{
+    AZURE_KEY, CLIENT_KEY, RawSession, Relay, Trap, azure, azure_deployment, simulator,
+};
+
+const AUTHORIZED: &str =
+    "Authorization: Bearer CANARY-CLIENT-KEY-31d0\r\nSec-WebSocket-Protocol: realtime\r\n";
+
+/// Opens a session and returns the error event, the close code and the reason.
+async fn refusal(relay: &Relay, target: &str) -> (Value, u16, String) {
+    assert!(AUTHORIZED.contains(CLIENT_KEY));
+    let mut session = RawSession::open(relay.authority(), target, AUTHORIZED).await;
+    assert!(
+        session.head.starts_with("HTTP/1.1 101 "),
+        "{}",
+        session.head
+    );
+    assert!(
+        session
+            .head
+            .to_lowercase()
+            .contains("sec-websocket-protocol: realtime\r\n")
+    );
+    let event = session.event().await.json();
+    let close = session.event().await;
+    let (code, reason) = close.close();
+    assert!(reason.len() <= 123);
+    let reason = reason.to_owned();
+    session.send(8, &code.to_be_bytes()).await;
+    assert_eq!(
+        session.frame().await,
+        None,
+        "the relay hangs up after the close"
+    );
+    assert_eq!(event["type"], "error");
+    (event["error"].clone(), code, reason)
+}
+
+async fn check(deployment: &str, code: &str, close_code: u16, said: &str) {
+    let sim = simulator().await;
+    let relay = Relay::start(&azure_deployment(&sim.base_url(), deployment)).await;
+    let (error, closed_with, reason) = refusal(&relay, "/v1/realtime").await;
+    let shown = error.to_string();
+    assert_eq!(
+        (error["code"].as_str(), closed_with, reason.as_str()),
+        (Some(code), close_code, code),
+        "{shown}"
+    );
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains(said) && message.contains("Next step: "),
+        "{message}"
+    );
+    assert!(message.contains("request id "), "{message}");
+    assert_eq!(
+        sim.requests().len(),
+        1,
+        "one request, no retry, no redirect followed"
+    );
+    let log = relay.log().await;
+    assert!(
+        !shown.contains(AZURE_KEY) && !log.contains("CANARY"),
+        "{shown} {log}"
+    );
+    let line = log
+        .lines()
+        .find(|line| line.contains("session refused"))
+        .expect("it is logged");
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["code"], code);
+    assert!(
+        line["next_step"]
+            .as_str()
+            .is_some_and(|text| !text.is_empty())
+    );
+}
+
+#[tokio::test]
+async fn azure_401_keeps_what_azure_said() {
+    check(
+        "key_invalid",
+        "azure_key_invalid",
+        1008,
+        "invalid subscription key",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn azure_403_keeps_what_azure_said() {
+    check(
+        "firewall",
+        "azure_firewall",
+        1008,
+        "Virtual Network/Firewall rules",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_missing_deployment_is_named() {
+    check(
+        "deployment_not_found",
+        "azure_deployment_not_found",
+        1008,
+        "`deployment_not_found`",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn throttling_tells_sdks_to_come_back() {
+    check(
+        "rate_limit_calls",
+        "azure_rate_limited",
+        1013,
+        "exceeded call rate limit",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_its_key_not_shown() {
+    check(
+        "redirect_302",
+        "azure_upgrade_redirect",
+        1008,
+        "/v1/realtime",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_nobody_runs() {
+    // A port that was free a moment ago and belongs to nobody.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let relay = Relay::start(&azure(&endpoint)).await;
+    let (error, code, _) = refusal(&relay, "/v1/realtime").await;
+    assert_eq!((error["code"].as_str(), code), (Some("azure_tcp"), 1011));
+}
+
+#[tokio::test]
+async fn an_upstream_that_hangs_up_or_lies() {
+    for (misbehaviour, expected) in [
+        ("wrong_accept", "azure_bad_handshake"),
+        ("unrequested_extension", "azure_bad_handshake"),
+    ] {
+        let sim = simulator().await;
+        let relay = Relay::start(&azure_deployment(&sim.base_url(), misbehaviour)).await;
+        let (error, ..) = refusal(&relay, "/v1/realtime").await;
+        assert_eq!(error["code"], expected, "{misbehaviour}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_model_is_refused_with_what_exists() {
+    let sim = simulator().await;
+    let relay = Relay::start(&azure(&sim.base_url())).await;
+    let (error, code, reason) = refusal(&relay, "/v1/realtime?model=gpt-4o").await;
+    assert_eq!(
+        (error["code"].as_str(), code, reason.as_str()),
+        (Some("unknown_model"), 1008, "unknown_model")
+    );
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("`gpt-4o`") && message.contains("gpt-realtime"),
+        "{message}"
+    );
+    assert_eq!(sim.requests().len(), 0, "nothing was dialled");
+}
+
+#[tokio::test]
+async fn azure_failures_never_lead_to_openai() {
+    let trap = Trap::set().await;
+    for deployment in [
+        "key_invalid",
+        "deployment_not_found",
+        "redirect_302",
+        "closes_after_101",
+        "wrong_accept",
+    ] {
+        let sim = simulator().await;
+        let configuration = azure_deployment(&sim.base_url(), deployment);
+        let variables = [("OPENAI_API_KEY", "sk-CANARY-openai")];
+        let relay =
+            Relay::start_env(&configuration, &["--resolve", &trap.resolve()], &variables).await;
+        let mut session = RawSession::open(relay.authority(), "/v1/realtime", AUTHORIZED).await;
+        while session.frame().await.is_some_and(|frame| frame.opcode != 8) {}
+        assert_eq!(sim.requests().len(), 1, "{deployment}");
+        assert!(
+            !format!("{:?}", sim.requests()).contains("sk-CANARY"),
+            "{deployment}"
+        );
+    }
+    assert_eq!(trap.caught(), 0);
+}
