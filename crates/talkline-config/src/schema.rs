@@ -2,7 +2,10 @@
 //!
 //! Nothing is ever read into these types: the reader works on the spanned tree, where messages
 //! can point at keys. A test holds their keys equal to the reader's table.
-#![expect(dead_code, reason = "the fields exist for their names, types and documentation")]
+#![expect(
+    dead_code,
+    reason = "the fields exist for their names, types and documentation"
+)]
 
 use std::collections::BTreeMap;
 
@@ -184,7 +187,8 @@ struct Server {
     tls: Option<Tls>,
     /// Web origins whose pages may connect, exactly as the browser sends them.
     allowed_origins: Option<Vec<String>>,
-    /// `Host` values that are answered beside the loopback names and the listen address.
+    /// Host names under which the relay is reached, beside the loopback ones: pages of these hosts
+    /// may connect to it. A guard against DNS rebinding.
     allowed_hosts: Option<Vec<String>>,
 }
 
@@ -245,14 +249,11 @@ struct Limits {
     max_fragments: Option<u64>,
     /// An event that is held back to be looked at before it is forwarded.
     max_inspected_event_size: Option<Size>,
-    /// Bytes held per direction for a peer that is slow; then reading stops.
-    max_spill_size: Option<Size>,
     /// From one ping to the next on each leg.
     ping_interval: Option<Duration>,
-    /// Longest silence from a peer, counted from its last frame, pongs included.
-    idle_timeout: Option<Duration>,
-    /// Longest time in which a peer takes no byte that waits for it.
-    stall_timeout: Option<Duration>,
+    /// Longest silence after a ping, counted from the first ping that nothing answered; any byte
+    /// counts as an answer.
+    pong_timeout: Option<Duration>,
     /// Longest session, counted from the client's 101.
     max_session_duration: Option<Duration>,
     /// From the first close frame to cutting both sockets.
@@ -290,11 +291,16 @@ pub fn schema() -> String {
 fn document() -> Json {
     let settings =
         SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut document = settings.into_generator().into_root_schema_for::<Configuration>().to_value();
+    let mut document = settings
+        .into_generator()
+        .into_root_schema_for::<Configuration>()
+        .to_value();
     without_null(&mut document);
     let defaults = keys::defaults();
     for spec in keys::KEYS {
-        let Some(property) = property_mut(&mut document, spec.path) else { continue };
+        let Some(property) = property_mut(&mut document, spec.path) else {
+            continue;
+        };
         if let Some(default) = default_of(&defaults, spec.path) {
             property.insert("default".into(), default);
         }
@@ -396,14 +402,22 @@ pub fn reference() -> String {
         let property = property_mut(&mut document, spec.path);
         let meaning =
             property.and_then(|property| Some(property.get("description")?.as_str()?.to_owned()));
-        let meaning =
-            meaning.or_else(|| described_by_parent(&mut document, spec.path)).unwrap_or_default();
+        let meaning = meaning
+            .or_else(|| described_by_parent(&mut document, spec.path))
+            .unwrap_or_default();
         out.push_str(&meaning);
         out.push_str(&format!("\n\n- Takes: {}\n", spec.kind.words()));
         let default = default_of(&defaults, spec.path).map(|default| format!("`{default}`"));
-        out.push_str(&format!("- Default: {}\n", default.unwrap_or_else(|| "none".into())));
+        out.push_str(&format!(
+            "- Default: {}\n",
+            default.unwrap_or_else(|| "none".into())
+        ));
         let listed = |names: &[&str]| {
-            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            names
+                .iter()
+                .map(|name| format!("`{name}`"))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         if !spec.variables.is_empty() {
             out.push_str(&format!("- Variable: {}\n", listed(spec.variables)));

@@ -378,7 +378,11 @@ mod tests {
             Value::Text(text) => Json::from(text.as_str()),
             Value::Array(items) => items.iter().map(|item| json(&item.value)).collect(),
             Value::Table(table) => Json::Object(
-                table.entries.iter().map(|e| (e.key.clone(), json(&e.node.value))).collect(),
+                table
+                    .entries
+                    .iter()
+                    .map(|e| (e.key.clone(), json(&e.node.value)))
+                    .collect(),
             ),
         }
     }
@@ -388,7 +392,9 @@ mod tests {
             Json::Number(number) if number.as_i64().is_none() => Json::from("a float"),
             Json::Array(items) => items.into_iter().map(without_floats).collect(),
             Json::Object(map) => Json::Object(
-                map.into_iter().map(|(key, value)| (key, without_floats(value))).collect(),
+                map.into_iter()
+                    .map(|(key, value)| (key, without_floats(value)))
+                    .collect(),
             ),
             other => other,
         }
@@ -407,9 +413,15 @@ mod tests {
         check("{}", "{}");
         check("\u{feff} {} // end", "{}");
         check("{a: 1, 'b': 2, \"c\": 3,}", r#"{"a":1,"b":2,"c":3}"#);
-        check("{$a_1: null, \\u0062: true, ü: false}", r#"{"$a_1":null,"b":true,"ü":false}"#);
+        check(
+            "{$a_1: null, \\u0062: true, ü: false}",
+            r#"{"$a_1":null,"b":true,"ü":false}"#,
+        );
         check("{a: [1, 2,], b: []}", r#"{"a":[1,2],"b":[]}"#);
-        check("{a: 0x1F, b: -0x1, c: +7, d: -7, e: 0}", r#"{"a":31,"b":-1,"c":7,"d":-7,"e":0}"#);
+        check(
+            "{a: 0x1F, b: -0x1, c: +7, d: -7, e: 0}",
+            r#"{"a":31,"b":-1,"c":7,"d":-7,"e":0}"#,
+        );
         check(
             "{a: .5, b: 5., c: 1e3, d: -Infinity, e: +NaN}",
             &r#"{"a":F,"b":F,"c":F,"d":F,"e":F}"#.replace('F', "\"a float\""),

@@ -84,8 +84,10 @@ fn read(text: &str) {
             Err(report) => {
                 assert!(report.has_errors());
                 assert!(!report.render(Style::Plain).contains('\u{1b}'), "{text:?}");
-                for problem in
-                    report.problems().iter().filter(|problem| problem.code == "file.syntax")
+                for problem in report
+                    .problems()
+                    .iter()
+                    .filter(|problem| problem.code == "file.syntax")
                 {
                     assert!(
                         problem.source.is_some() && report.span_text(problem).is_some(),
@@ -138,7 +140,10 @@ fn depth_and_size_are_bounded() {
     read(&format!("{{a: {}", "{a: ".repeat(100_000)));
     read(&"a.".repeat(100_000));
     read(&format!("a = {}", "{ a = ".repeat(50_000)));
-    let report = Case::default().file("big.toml", &"#".repeat(2 << 20)).resolve().unwrap_err();
+    let report = Case::default()
+        .file("big.toml", &"#".repeat(2 << 20))
+        .resolve()
+        .unwrap_err();
     assert_eq!(report.problems()[0].code, "file.syntax");
     assert!(report.problems()[0].message.contains("1 MiB"), "{report}");
 }

@@ -5,8 +5,13 @@ use std::path::Path;
 /// `TALKLINE_BLESS=1` writes the files anew.
 #[track_caller]
 fn check(name: &str, fresh: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference").join(name);
-    #[expect(clippy::disallowed_methods, reason = "a test compares files of the repository")]
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/reference")
+        .join(name);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test compares files of the repository"
+    )]
     let committed = {
         if std::env::var_os("TALKLINE_BLESS").is_some() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -62,11 +67,20 @@ fn the_schema_and_the_reader_know_the_same_keys() {
 }
 
 fn collect(schema: &serde_json::Value, path: String, keys: &mut Vec<String>) {
-    let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let join = |key: &str| {
+        if path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{path}.{key}")
+        }
+    };
     if let Some(properties) = schema.get("properties").and_then(|value| value.as_object()) {
-        properties.iter().for_each(|(key, schema)| collect(schema, join(key), keys));
-    } else if let Some(values) =
-        schema.get("additionalProperties").filter(|value| value.is_object())
+        properties
+            .iter()
+            .for_each(|(key, schema)| collect(schema, join(key), keys));
+    } else if let Some(values) = schema
+        .get("additionalProperties")
+        .filter(|value| value.is_object())
     {
         collect(values, join("openai"), keys);
     } else {
