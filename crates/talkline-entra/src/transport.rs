@@ -179,13 +179,10 @@ impl Exchange {
         if destination.reach == Reach::Local && !addresses.iter().all(|a| is_local(a.ip())) {
             return Err(Failure::NotLocal);
         }
-        timeout_at(
-            deadline,
-            connect::first(&addresses, tokio::net::TcpStream::connect),
-        )
-        .await
-        .map_err(late)?
-        .map_err(Failure::Connect)
+        connect::first(&addresses, deadline, tokio::net::TcpStream::connect)
+            .await
+            .map_err(late)?
+            .map_err(Failure::Connect)
     }
 
     /// The request as it goes out: the SDK's headers, except those that belong to the transport.
@@ -318,4 +315,48 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    async fn connect(host: &str, port: u16, reach: Reach) -> String {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let destination = Destination {
+            host: host.into(),
+            port,
+            tls: false,
+            reach,
+            takes_identity_header: false,
+        };
+        let exchange = Exchange::new(Network::new(&tls), Arc::new(destination), Shape::Entra);
+        match exchange.connect().await {
+            Ok(_) => "connected".into(),
+            Err(failure) => format!("{failure:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_stays_where_it_belongs() {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let check = async |host: &str, reach, expected: &str| {
+            assert_eq!(connect(host, port, reach).await, expected, "{host}");
+        };
+        check("127.0.0.1", Reach::Local, "connected").await;
+        check("127.0.0.1", Reach::Anywhere, "connected").await;
+        // Documentation addresses (RFC 5737, RFC 3849): nobody is there to be asked.
+        check("192.0.2.1", Reach::Local, "NotLocal").await;
+        check("2001:db8::1", Reach::Local, "NotLocal").await;
+    }
 }
