@@ -15,10 +15,6 @@ const HOST: &str = "login.microsoftonline.com";
 
 pub(crate) fn network(tls: &TlsIdentity, fake: &Fake) -> Network {
     Network::new(&tls.client)
-        .with_limits(Limits {
-            exchange: Duration::from_secs(5),
-            ..Limits::default()
-        })
         .with_override(HOST, 443, fake.address)
         .unwrap()
 }
