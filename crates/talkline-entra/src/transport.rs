@@ -33,6 +33,9 @@ use crate::{
     answer::{self, Shape},
 };
 
+/// Far beyond any real answer.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
 const IDENTITY_HEADER: HeaderName = HeaderName::from_static("x-identity-header");
 
 /// What the SDK is told instead of the failure itself: it logs the error that it gets, and the
@@ -232,7 +235,7 @@ impl Exchange {
     ) -> Result<(http::response::Parts, Read), Failure> {
         let broken = |error: hyper::Error| Failure::Http(with_sources(&error));
         let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(64 * 1024)
+            .max_header_size(HEAD_BYTES_MAX)
             .max_headers(64)
             .handshake(TokioIo::new(stream))
             .await

@@ -259,6 +259,23 @@ async fn a_body_is_read_up_to_the_limit() {
 }
 
 #[tokio::test]
+async fn a_head_is_read_up_to_a_limit() {
+    let token = |headers: &str| match Reply::identity_token(TOKEN, 3600) {
+        Reply::Bytes(bytes) => {
+            let text = String::from_utf8(bytes).unwrap();
+            Reply::Bytes(text.replacen("\r\n", &format!("\r\n{headers}"), 1).into())
+        }
+        other => other,
+    };
+    let fake = Fake::start(token(&"a: b\r\n".repeat(50))).await;
+    assert_token(&child::run(imds(&fake)).await, 3600);
+    let broken = "PLACE does not answer in HTTP/1.1: ";
+    check(token(&"a: b\r\n".repeat(65)), "transient", broken).await;
+    let long = format!("a: {}\r\n", "b".repeat(100_000));
+    check(token(&long), "transient", broken).await;
+}
+
+#[tokio::test]
 async fn a_black_hole_is_left() {
     let fake = Fake::start(Reply::BlackHole).await;
     let outcome = child::run(Child {
