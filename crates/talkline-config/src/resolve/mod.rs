@@ -2,6 +2,8 @@
 
 mod clients;
 mod limits;
+mod names;
+mod provider;
 mod providers;
 mod selection;
 mod server;

@@ -248,6 +248,15 @@ fn choosing_a_provider() {
         "[talk.realtime.providers.east]\ntype = \"azure\"\n",
         "value.choice talk.realtime.providers.east.type |\"azure\"|",
     );
+    check_custom(
+        "[talk.realtime.providers.spare]\nmodel = \"x\"\n",
+        "provider.ambiguous talk.realtime.provider |providers|",
+    );
+    check_toml(
+        "talk.realtime.provider = \"custom\"\ntalk.realtime.model = \"a b\"\n[talk.realtime.providers.custom]\nbaseUrl = \"https://h.example\"\nauth.kind = \"none\"\nmodel = \"m\"\n[talk.realtime.providers.spare]\nmodel = \"x\"\n",
+        "model.name talk.realtime.model |\"a b\"|
+         provider.type-missing talk.realtime.providers.spare.type |spare|",
+    );
     check_toml(
         "[talk.realtime.providers.custom]\ntype = \"openai\"\n",
         "provider.type talk.realtime.providers.custom.type |\"openai\"|",
