@@ -590,6 +590,12 @@ fn keys_that_only_look_like_type_are_not_it() {
         "]".repeat(200)
     );
     check_type(&deep, Name::Absent, false);
+    let deep = format!(
+        r#"{{"a":{}1{},"type":"x"}}"#,
+        r#"{"a":"#.repeat(300),
+        "}".repeat(300)
+    );
+    check_type(&deep, Name::Absent, false);
 }
 
 #[test]

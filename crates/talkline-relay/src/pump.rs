@@ -282,8 +282,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
             session.on_ping_sent(self.side(), now);
         }
         let unblocked = was_blocked && drained == Drained::Empty;
-        if unblocked {
-            session.on_write_resumed(self.side());
+        if self.outlet.take_progressed() {
+            session.on_write_progress(self.side());
         }
         // The direction that feeds this leg may go on. A leg whose stream broke is read to its end, for
         // a close frame may stand there, and given up then.
