@@ -257,10 +257,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
         if !early.is_empty() {
             let taken = early.len().min(buffer.len());
             buffer[..taken].copy_from_slice(&early.split_to(taken));
-            if early.is_empty() {
-                // An empty `Bytes` still pins the buffer it was cut from.
-                *early = bytes::Bytes::new();
-            }
             return Poll::Ready(Ok(taken));
         }
         let mut buffer = ReadBuf::new(buffer);

@@ -42,21 +42,24 @@ async fn bytes_that_came_with_the_handshake_are_relayed_first() {
 
 #[tokio::test(start_paused = true)]
 async fn the_buffer_of_early_bytes_is_freed_once_they_are_relayed() {
-    let buffer = Arc::new(plain(TEXT, b"{}"));
     struct Owner(Arc<Vec<u8>>);
     impl AsRef<[u8]> for Owner {
         fn as_ref(&self) -> &[u8] {
             &self.0
         }
     }
-    let early = Bytes::from_owner(Owner(buffer.clone()));
-    let mut talk = Setup {
-        upstream_early: early,
-        ..Setup::default()
+    for early in [plain(TEXT, b"{}"), Vec::new()] {
+        let buffer = Arc::new(early);
+        let upstream_early = Bytes::from_owner(Owner(buffer.clone()));
+        let mut talk = Setup {
+            upstream_early,
+            ..Setup::default()
+        }
+        .start();
+        talk.upstream.send(&plain(TEXT, b"{}")).await;
+        talk.client.expect(TEXT, b"{}").await;
+        assert_eq!(Arc::strong_count(&buffer), 1);
     }
-    .start();
-    talk.client.expect(TEXT, b"{}").await;
-    assert_eq!(Arc::strong_count(&buffer), 1);
 }
 
 /// A stream that takes nothing and says nothing.

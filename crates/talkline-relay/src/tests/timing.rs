@@ -189,10 +189,12 @@ async fn a_client_that_reads_slowly_and_says_nothing_is_alive() {
     .start();
     let mut upstream = talk.upstream;
     let flood = tokio::spawn(async move {
-        upstream.send(&plain(BINARY, &vec![7; 100_000])).await;
+        for _ in 0..200 {
+            upstream.send(&plain(BINARY, &[7; 1000])).await;
+        }
         upstream
     });
-    // Two minutes for a fifth of the frame; the pongs stand behind it.
+    // Two minutes for an eighth of it, the pings far behind.
     let mut seen = vec![0; 200];
     for _ in 0..120 {
         tokio::time::sleep(SECOND).await;
