@@ -51,6 +51,8 @@ pub(crate) struct Outlet {
     is_shut_down: bool,
     flush_due: bool,
     blocked: bool,
+    /// The peer took bytes after it had taken none.
+    progressed: bool,
     /// Pings that went out and that the session was not told of.
     ping_sent: bool,
     #[cfg(test)]
@@ -74,6 +76,7 @@ impl Outlet {
             is_shut_down: false,
             flush_due: false,
             blocked: false,
+            progressed: false,
             ping_sent: false,
             #[cfg(test)]
             spill_bytes_peak: 0,
@@ -105,6 +108,10 @@ impl Outlet {
     /// Whether something waits for a frame boundary.
     pub(crate) const fn wants_boundary(&self) -> bool {
         self.ping || self.pong.is_some() || self.event.is_some() || self.close.is_some()
+    }
+
+    pub(crate) fn take_progressed(&mut self) -> bool {
+        std::mem::take(&mut self.progressed)
     }
 
     pub(crate) fn take_ping_sent(&mut self) -> bool {
@@ -230,6 +237,7 @@ impl Outlet {
             match Pin::new(&mut *io).poll_write(cx, &self.spill[self.written..]) {
                 Poll::Ready(Ok(written)) if written > 0 => {
                     self.flush_due = true;
+                    self.progressed |= self.blocked;
                     self.written += written;
                 }
                 Poll::Ready(_) => self.broke(),

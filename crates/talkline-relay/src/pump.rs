@@ -257,10 +257,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
         if !early.is_empty() {
             let taken = early.len().min(buffer.len());
             buffer[..taken].copy_from_slice(&early.split_to(taken));
-            if early.is_empty() {
-                // An empty `Bytes` still pins the buffer it was cut from.
-                *early = bytes::Bytes::new();
-            }
             return Poll::Ready(Ok(taken));
         }
         let mut buffer = ReadBuf::new(buffer);
@@ -282,8 +278,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
             session.on_ping_sent(self.side(), now);
         }
         let unblocked = was_blocked && drained == Drained::Empty;
-        if unblocked {
-            session.on_write_resumed(self.side());
+        if self.outlet.take_progressed() {
+            session.on_write_progress(self.side());
         }
         // The direction that feeds this leg may go on. A leg whose stream broke is read to its end, for
         // a close frame may stand there, and given up then.

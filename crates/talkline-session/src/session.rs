@@ -188,8 +188,9 @@ impl Session {
         self.leg(to).keep_alive.pinged(now);
     }
 
-    /// A side that had stopped reading took bytes again, which is as good a sign of life as a pong.
-    pub fn on_write_resumed(&mut self, to: Side) {
+    /// A side that had stopped taking bytes took some, which is as good a sign of life as a pong: its
+    /// own pongs may be minutes behind what it has yet to read.
+    pub fn on_write_progress(&mut self, to: Side) {
         self.leg(to).keep_alive.alive();
     }
 

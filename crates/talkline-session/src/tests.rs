@@ -354,6 +354,7 @@ proptest! {
         let (mut session, start) = session();
         let mut now = start;
         let mut closed = [false, false];
+        let mut broken = [false, false];
         let mut over = false;
         for happening in happenings {
             match happening {
@@ -362,7 +363,10 @@ proptest! {
                 Happening::Ping(side) => session.on_control(side, Control::Ping(b""), now),
                 Happening::Close(side) => session.on_control(side, Control::Close(close(4000, "x")), now),
                 Happening::Violation(side) => session.on_violation(side, Violation::CloseCode, now),
-                Happening::Lost(side, true) => session.on_lost(side, Lost::Broken, now),
+                Happening::Lost(side, true) => {
+                    session.on_lost(side, Lost::Broken, now);
+                    broken[usize::from(side == Side::Upstream)] = true;
+                }
                 Happening::Lost(side, false) => session.on_lost(side, Lost::EndOfStream, now),
                 Happening::Stop => session.on_stop(Stop { code: 1006, reason: "r".repeat(200), event: None }, now),
                 Happening::Timeout => session.on_timeout(now),
@@ -376,6 +380,7 @@ proptest! {
                         prop_assert!(!std::mem::replace(closed, true), "closed twice");
                         prop_assert!(close.code.is_none_or(talkline_frame::is_close_code_legal));
                         prop_assert!(close.reason.len() <= 123);
+                        prop_assert!(!broken[usize::from(side == Side::Upstream)], "closed a broken leg");
                     }
                     Action::Ping(side) | Action::Pong(side, _) | Action::Event(side, _) => {
                         prop_assert!(!closed[usize::from(side == Side::Upstream)], "spoke after closing");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use talkline_session::{EndKind, EndedBy};
+use tokio::io::AsyncReadExt;
 
 use super::testkit::*;
 use crate::Limits;
@@ -176,6 +177,31 @@ async fn an_upstream_that_is_not_read_is_not_blamed_for_its_silence() {
     }
     assert_eq!(talk.client.frame().await.payload.len(), 100_000);
     drop(flood.await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_and_says_nothing_is_alive() {
+    let mut talk = Setup {
+        limits: Limits::default(),
+        pipe_bytes: 1024,
+        ..Setup::default()
+    }
+    .start();
+    let mut upstream = talk.upstream;
+    let flood = tokio::spawn(async move {
+        for _ in 0..200 {
+            upstream.send(&plain(BINARY, &[7; 1000])).await;
+        }
+        upstream
+    });
+    // Two minutes for an eighth of it, the pings far behind.
+    let mut seen = vec![0; 200];
+    for _ in 0..120 {
+        tokio::time::sleep(SECOND).await;
+        talk.client.io.read_exact(&mut seen).await.unwrap();
+    }
+    assert!(!talk.relayed.is_finished());
+    flood.abort();
 }
 
 #[tokio::test(start_paused = true)]
