@@ -7,6 +7,7 @@
     unreachable_pub,
     reason = "one binary: what the modules share is public to it alone"
 )]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod admission;
 mod command_line;

@@ -30,8 +30,8 @@ pub struct Server {
     pub tls: Option<TlsFiles>,
     /// Web origins whose pages may connect, exact, such as `https://talk.example.com`.
     pub allowed_origins: Vec<String>,
-    /// `Host` values beside the loopback names and the listen address that are answered: a guard
-    /// against DNS rebinding. Empty accepts any `Host` when client keys are set.
+    /// Host names under which the relay is reached, beside the loopback ones: pages of these hosts
+    /// may connect to it. A guard against DNS rebinding.
     pub allowed_hosts: Vec<String>,
 }
 
@@ -105,15 +105,11 @@ pub struct Limits {
     pub fragments_max: usize,
     /// Bytes of an event that is held back to be looked at before it is forwarded.
     pub inspected_event_bytes_max: usize,
-    /// Bytes held per direction for a peer that is slow; then reading stops.
-    pub spill_bytes_max: usize,
     /// From one ping to the next on each leg.
     pub ping_interval: Duration,
-    /// Longest silence from a peer before the session ends, counted from its last frame, pongs
-    /// included.
-    pub idle_timeout: Duration,
-    /// Longest time in which a peer takes no byte that waits for it.
-    pub stall_timeout: Duration,
+    /// Longest silence after a ping, counted from the first ping that nothing answered; any byte
+    /// counts as an answer.
+    pub pong_timeout: Duration,
     /// Longest session, counted from the client's 101.
     pub session_duration_max: Duration,
     /// From the first close frame to the moment when both sockets are cut.

@@ -209,10 +209,8 @@ pub(crate) const KEYS: &[KeySpec] = &[
         },
     ),
     key("limits.maxInspectedEventSize", bytes(4 * KIB, 16 * MIB)),
-    key("limits.maxSpillSize", bytes(4 * KIB, 16 * MIB)),
     key("limits.pingInterval", seconds(1, 600)),
-    key("limits.idleTimeout", seconds(2, 3600)),
-    key("limits.stallTimeout", seconds(1, 600)),
+    key("limits.pongTimeout", seconds(1, 600)),
     key("limits.maxSessionDuration", seconds(1, 24 * 3600)),
     key("limits.closeTimeout", seconds(1, 60)),
     key("limits.drainGrace", seconds(0, 24 * 3600)),
@@ -358,9 +356,9 @@ pub(crate) fn duration_text(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {
         0 => "0s".into(),
-        _ if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
-        _ if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
-        _ if millis % 1000 == 0 => format!("{}s", millis / 1000),
+        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
+        _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
+        _ if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
         _ => format!("{millis}ms"),
     }
 }
@@ -369,8 +367,8 @@ pub(crate) fn duration_text(duration: Duration) -> String {
 pub(crate) fn size_text(bytes: u64) -> String {
     match bytes {
         0 => "0".into(),
-        _ if bytes % MIB == 0 => format!("{}MiB", bytes / MIB),
-        _ if bytes % KIB == 0 => format!("{}KiB", bytes / KIB),
+        _ if bytes.is_multiple_of(MIB) => format!("{}MiB", bytes / MIB),
+        _ if bytes.is_multiple_of(KIB) => format!("{}KiB", bytes / KIB),
         _ => format!("{bytes}"),
     }
 }

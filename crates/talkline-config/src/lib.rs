@@ -1,4 +1,13 @@
 //! Decides what a configuration means: files, variables and flags (as data) to typed settings, or every problem at once.
+//!
+//! [`resolve`] reads everything into one tree in which each key and value knows its place, lays
+//! flags over variables over files over defaults, and decides on that tree. Nothing in this crate
+//! opens a file or a socket or looks at the clock or the environment; secret files are read through
+//! a function that the caller brings.
+//!
+//! What keeps a secret in: a configuration holds references, [`Problem`]s quote values only where
+//! they cannot be keys, and a [`Report`] keeps a copy of the files in which everything that may be
+//! a secret is blotted out.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -11,6 +20,7 @@ mod reader;
 mod render;
 mod resolve;
 mod routes;
+mod schema;
 mod secret;
 mod shown;
 mod structure;
@@ -21,6 +31,7 @@ pub use input::{FlagValue, Format, Inputs, Setting, Source, SourceFile};
 pub use problem::{Problem, Report, Severity, Style};
 pub use resolve::resolve;
 pub use routes::{RouteMatch, Routes, UnknownModel};
+pub use schema::{reference, schema};
 
 /// What [`resolve`] makes of its inputs.
 #[derive(Clone, Debug)]
@@ -32,3 +43,7 @@ pub struct Resolved {
     /// Every effective value with its source, sorted by key.
     pub settings: Vec<Setting>,
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

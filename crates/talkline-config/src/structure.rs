@@ -18,7 +18,12 @@ pub(crate) fn check(
     inputs: &Inputs<'_>,
     used: &dyn Fn(&str) -> bool,
 ) -> Vec<Problem> {
-    let mut check = Check { format, inputs, used, problems: Vec::new() };
+    let mut check = Check {
+        format,
+        inputs,
+        used,
+        problems: Vec::new(),
+    };
     check.table(table, &mut Vec::new());
     check.problems
 }
@@ -44,7 +49,10 @@ impl Check<'_> {
         for (index, entry) in table.entries.iter().enumerate() {
             path.push(entry.key.clone());
             if self.is_ours(entry, path) {
-                if table.entries[..index].iter().any(|earlier| earlier.key == entry.key) {
+                if table.entries[..index]
+                    .iter()
+                    .any(|earlier| earlier.key == entry.key)
+                {
                     let problem = Problem::error("key.duplicate", "this key stands here twice")
                         .hint("remove one of them");
                     self.push(problem, entry, path);
@@ -62,7 +70,8 @@ impl Check<'_> {
             (Known::Table, other) => {
                 let message = format!("expected a table, found {}", other.kind());
                 let problem = Problem::error("value.type", message).key(dotted(path));
-                self.problems.push(located(problem, &entry.node.place, self.inputs));
+                self.problems
+                    .push(located(problem, &entry.node.place, self.inputs));
             }
             (Known::Unknown, _) => self.unknown(entry, path),
         }
@@ -74,10 +83,16 @@ impl Check<'_> {
         let suggestion = keys::suggestion(&entry.key, &siblings);
         let message = format!("unknown key {}", shown(&entry.key));
         let elsewhere = || {
-            let spec = keys::KEYS
-                .iter()
-                .find(|spec| spec.path.rsplit('.').next().is_some_and(|last| last == entry.key))?;
-            Some(format!("this key belongs at {}", spec.path.replace('*', "<name>")))
+            let spec = keys::KEYS.iter().find(|spec| {
+                spec.path
+                    .rsplit('.')
+                    .next()
+                    .is_some_and(|last| last == entry.key)
+            })?;
+            Some(format!(
+                "this key belongs at {}",
+                spec.path.replace('*', "<name>")
+            ))
         };
         let hint = match suggestion {
             Some(meant) => format!("did you mean `{meant}`?"),
@@ -129,17 +144,29 @@ impl Check<'_> {
     fn push(&mut self, problem: Problem, entry: &Entry, path: &[String]) {
         let path: Vec<&str> = path
             .iter()
-            .map(|segment| if looks_secret(segment) { "…" } else { segment.as_str() })
+            .map(|segment| {
+                if looks_secret(segment) {
+                    "…"
+                } else {
+                    segment.as_str()
+                }
+            })
             .collect();
-        self.problems.push(located(problem.key(dotted(&path)), &entry.key_place, self.inputs));
+        self.problems.push(located(
+            problem.key(dotted(&path)),
+            &entry.key_place,
+            self.inputs,
+        ));
     }
 }
 
 /// OpenClaw has many sections of its own: only a near miss of one of ours is worth a word.
 fn near(top: &str) -> bool {
-    ["server", "clients", "limits", "allowPlaintextSecrets"].iter().any(|own| {
-        strsim::normalized_damerau_levenshtein(&top.to_lowercase(), &own.to_lowercase()) >= 0.8
-    })
+    ["server", "clients", "limits", "allowPlaintextSecrets"]
+        .iter()
+        .any(|own| {
+            strsim::normalized_damerau_levenshtein(&top.to_lowercase(), &own.to_lowercase()) >= 0.8
+        })
 }
 
 /// The file's text with everything that may be a secret blotted out, lengths kept.
@@ -166,11 +193,15 @@ fn blot_values(text: &mut String, table: &Table, path: &mut Vec<String>) {
 }
 
 fn blot_node(text: &mut String, node: &Node, kind: Option<Kind>, path: &mut Vec<String>) {
-    let Place::File { span, .. } = &node.place else { return };
+    let Place::File { span, .. } = &node.place else {
+        return;
+    };
     match (&node.value, kind) {
         (Value::Table(table), _) => blot_values(text, table, path),
         (Value::Array(items), _) => {
-            items.iter().for_each(|item| blot_node(text, item, kind, path));
+            items
+                .iter()
+                .for_each(|item| blot_node(text, item, kind, path));
         }
         (Value::Text(value), Some(Kind::Url)) => blot_url(text, span.clone(), value),
         (Value::Text(value), Some(kind))
@@ -189,7 +220,9 @@ fn blot_node(text: &mut String, node: &Node, kind: Option<Kind>, path: &mut Vec<
 
 /// Whether the value names the source of a secret reference, and is no secret put there by mistake.
 fn is_reference(path: &[String], value: &str) -> bool {
-    let Some((last, parent)) = path.split_last() else { return false };
+    let Some((last, parent)) = path.split_last() else {
+        return false;
+    };
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let names_source = match last.as_str() {
         "env" => value.bytes().all(word) && !value.starts_with(|c: char| c.is_ascii_digit()),
@@ -213,7 +246,11 @@ fn blot_url(text: &mut String, span: std::ops::Range<usize>, value: &str) {
         // From the scheme on, nothing is known to be harmless.
         let written = text.get(span.clone()).unwrap_or_default();
         let start = span.start + written.find("://").map_or(0, |at| at + 3);
-        let keep = if authority.contains('@') { 0 } else { rest.find(['?', '#']).unwrap_or(0) };
+        let keep = if authority.contains('@') {
+            0
+        } else {
+            rest.find(['?', '#']).unwrap_or(0)
+        };
         let start = (start + keep).min(span.end);
         blot(text, start..span.end);
     }
@@ -225,18 +262,20 @@ fn blot_lines(text: &mut String) {
     let secretless = |line: &str| {
         let line = line.trim();
         let header = line.starts_with('[')
-            && line.bytes().all(|b| b.is_ascii_alphanumeric() || b"[]._- ".contains(&b));
+            && line
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"[]._- ".contains(&b));
         let key = line.split(['=', ':']).next().unwrap_or_default();
         let key = key.trim_matches([' ', '\t', '"', '\'', '{']);
         let last = key.rsplit('.').next().unwrap_or_default();
         let known = keys::KEYS.iter().any(|spec| {
-            let plain =
-                matches!(spec.kind, Kind::Text | Kind::Choice(_) | Kind::Bool | Kind::TextList)
-                    || matches!(
-                        spec.kind,
-                        Kind::Duration { .. } | Kind::Size { .. } | Kind::Count { .. }
-                    )
-                    || (spec.kind == Kind::Url && !line.contains(['@', '?']));
+            let plain = matches!(
+                spec.kind,
+                Kind::Text | Kind::Choice(_) | Kind::Bool | Kind::TextList
+            ) || matches!(
+                spec.kind,
+                Kind::Duration { .. } | Kind::Size { .. } | Kind::Count { .. }
+            ) || (spec.kind == Kind::Url && !line.contains(['@', '?']));
             plain && spec.path.rsplit('.').next() == Some(last)
         });
         let one_pair = line.matches(['=']).count() <= 1 && !line.contains([',', '#']);
@@ -248,8 +287,14 @@ fn blot_lines(text: &mut String) {
         if !secretless(line) {
             // The key itself may stay: it is what the message is about.
             let value = line.find(['=', ':']).map_or(0, |at| at + 1);
-            let value = if line[..value].contains(['"', '\'', '{', '#']) { 0 } else { value };
-            let words = line[value..].char_indices().filter(|(_, c)| c.is_alphanumeric());
+            let value = if line[..value].contains(['"', '\'', '{', '#']) {
+                0
+            } else {
+                value
+            };
+            let words = line[value..]
+                .char_indices()
+                .filter(|(_, c)| c.is_alphanumeric());
             ranges
                 .extend(words.map(|(at, c)| start + value + at..start + value + at + c.len_utf8()));
         }

@@ -52,3 +52,8 @@ pub enum Direction {
     /// Sent by the WebSocket server: no frame may be masked.
     UpstreamToClient,
 }
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

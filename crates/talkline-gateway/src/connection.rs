@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -59,6 +59,14 @@ struct Opening {
     _permit: OwnedSemaphorePermit,
 }
 
+/// What a connection and the service that answers on it share.
+struct Slot {
+    /// Held until the client has been admitted, or refused.
+    handshake: Option<OwnedSemaphorePermit>,
+    /// Filled by a successful upgrade.
+    opening: Option<Opening>,
+}
+
 enum Outcome {
     Open(Upstream),
     Refused(Box<Diagnosis>),
@@ -87,7 +95,10 @@ pub(crate) async fn serve<IO>(
         Ok(Err(HeadError::Gone)) => return,
         Err(_) => return debug!("a client sent no request in time"),
     };
-    let slot = Arc::new(Mutex::new(None));
+    let slot = Arc::new(Mutex::new(Slot {
+        handshake: Some(handshake_permit),
+        opening: None,
+    }));
     let service = service_fn(|request| {
         let shared = Arc::clone(&shared);
         let slot = Arc::clone(&slot);
@@ -103,8 +114,8 @@ pub(crate) async fn serve<IO>(
         .serve_connection(TokioIo::new(Rewound::new(head, io)), service)
         .with_upgrades()
         .await;
-    drop(handshake_permit);
-    let opening = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let opening = lock(&slot).opening.take();
+    drop(slot);
     match (served, opening) {
         (Ok(()), Some(opening)) => open::<IO>(opening, &shared, lifecycle).await,
         (Ok(()), None) => {}
@@ -112,12 +123,17 @@ pub(crate) async fn serve<IO>(
     }
 }
 
+fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+    // Nobody panics while holding it; if somebody did, both fields would still be sound.
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Answers one request. A successful upgrade leaves its [`Opening`] in `slot`.
 async fn respond(
     request: Request<Incoming>,
     shared: &Shared,
     lifecycle: Lifecycle,
-    slot: &Mutex<Option<Opening>>,
+    slot: &Mutex<Slot>,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     let answered = if matches!(path, "/healthz" | "/readyz") {
@@ -170,7 +186,7 @@ async fn upgrade(
     mut request: Request<Incoming>,
     shared: &Shared,
     lifecycle: Lifecycle,
-    slot: &Mutex<Option<Opening>>,
+    slot: &Mutex<Slot>,
 ) -> Result<Response<Full<Bytes>>, HttpRefusal> {
     let Admitted {
         ask,
@@ -178,6 +194,8 @@ async fn upgrade(
         mut correlation,
         websocket_key,
     } = admit(&request, &shared.keys, &shared.origins)?;
+    // Strangers are few at a time; whoever was let in counts as a session.
+    lock(slot).handshake = None;
     let busy = |code, message| {
         HttpRefusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
             .with_header(header::RETRY_AFTER, "1")
@@ -213,7 +231,7 @@ async fn upgrade(
         outcome,
         _permit: permit,
     };
-    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(opening);
+    lock(slot).opening = Some(opening);
     Ok(response)
 }
 

@@ -99,6 +99,7 @@ impl Gateway {
                 fragments_max: u32::try_from(limits.fragments_max).unwrap_or(u32::MAX),
             },
             ping_interval: some_unless_zero(limits.ping_interval),
+            pong_timeout: limits.pong_timeout,
             session_max: some_unless_zero(limits.session_duration_max),
             close_wait: limits.close_timeout,
             inspect_bytes_max: limits.inspected_event_bytes_max,

@@ -134,3 +134,8 @@ where
     .await;
     pump.into_session().into_summary(Instant::now().into_std())
 }
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

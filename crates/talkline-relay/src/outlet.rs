@@ -54,7 +54,7 @@ pub(crate) struct Outlet {
     /// Pings that went out and that the session was not told of.
     ping_sent: bool,
     #[cfg(test)]
-    pub(crate) spill_bytes_peak: usize,
+    spill_bytes_peak: usize,
 }
 
 impl Outlet {
@@ -95,6 +95,11 @@ impl Outlet {
 
     pub(crate) const fn is_blocked(&self) -> bool {
         self.blocked
+    }
+
+    #[cfg(test)]
+    pub(crate) fn spill_bytes(&self) -> (usize, usize) {
+        (self.spill_bytes_peak, self.spill.len() - self.written)
     }
 
     /// Whether something waits for a frame boundary.

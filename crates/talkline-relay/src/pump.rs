@@ -73,6 +73,15 @@ where
         self.session
     }
 
+    /// Most bytes that a leg's spill ever had room for, and how many wait there.
+    #[cfg(test)]
+    pub(crate) fn spill_bytes(&self, side: Side) -> (usize, usize) {
+        match side {
+            Side::Client => self.client.outlet.spill_bytes(),
+            Side::Upstream => self.upstream.outlet.spill_bytes(),
+        }
+    }
+
     pub(crate) fn stop(&mut self, wish: Stop) {
         self.session.on_stop(wish, now());
         self.obey();

@@ -1,1 +1,6 @@
-//! Tests.
+//! The relay between two in-memory streams, on paused time.
+
+mod closing;
+mod moving;
+mod testkit;
+mod timing;

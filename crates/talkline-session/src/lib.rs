@@ -32,6 +32,8 @@ mod keep_alive;
 mod limits;
 mod session;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 pub use talkline_frame::Limits as FrameLimits;
 
@@ -42,3 +44,8 @@ pub use summary::{
     End, EndKind, EndedBy, Errors, Modalities, RateLimit, Responses, Summary, Traffic,
     Transcription, Usage,
 };
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -359,11 +359,10 @@ impl Session {
     /// Time has passed; spurious calls are harmless.
     pub fn on_timeout(&mut self, now: Instant) {
         match &self.phase {
-            Phase::Ended => return,
-            Phase::Ending { deadline } if *deadline <= now => return self.end_now(),
+            Phase::Ending { deadline } if *deadline <= now => self.end_now(),
             Phase::Closing { deadline, .. } if *deadline <= now => self.finish_closing(None, now),
             Phase::Open => self.check_open(now),
-            Phase::Closing { .. } | Phase::Ending { .. } => {}
+            Phase::Closing { .. } | Phase::Ending { .. } | Phase::Ended => {}
         }
     }
 

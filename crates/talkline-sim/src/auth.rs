@@ -38,6 +38,22 @@ impl Default for BearerRule {
     }
 }
 
+/// A token with these claims, in the structure of a JWT, under a signature that verifies against nothing.
+///
+/// For tests: a simulator takes it if its claims pass the [`BearerRule`], and nobody else does.
+///
+/// ```
+/// let claims = serde_json::json!({"aud": "https://ai.azure.com", "exp": 4_102_444_800_u64});
+/// assert_eq!(talkline_sim::unsigned_token(&claims).split('.').count(), 3);
+/// ```
+#[must_use]
+pub fn unsigned_token(claims: &serde_json::Value) -> String {
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#);
+    let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
+    let signature = URL_SAFE_NO_PAD.encode("not a signature");
+    format!("{header}.{claims}.{signature}")
+}
+
 /// The credentials of one request, wherever they stood.
 #[derive(Default)]
 #[cfg_attr(test, derive(Debug))]

@@ -25,7 +25,7 @@ mod session;
 mod simulator;
 mod ws;
 
-pub use auth::BearerRule;
+pub use auth::{BearerRule, unsigned_token};
 pub use misbehaviour::{Misbehaviour, Scenario};
 pub use record::SeenRequest;
 pub use refusal::Refusal;

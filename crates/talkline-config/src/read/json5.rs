@@ -253,8 +253,8 @@ impl Parser<'_> {
             if rest.starts_with("//") {
                 let end = rest.find(['\n', '\r', '\u{2028}', '\u{2029}']);
                 self.at += end.unwrap_or(rest.len());
-            } else if rest.starts_with("/*") {
-                let Some(end) = rest[2..].find("*/") else {
+            } else if let Some(comment) = rest.strip_prefix("/*") {
+                let Some(end) = comment.find("*/") else {
                     return Err(self.error("the comment does not end"));
                 };
                 self.at += end + 4;
@@ -358,5 +358,141 @@ fn integer(negative: bool, magnitude: Option<u64>) -> Value {
         Some(number) if negative => Value::Integer(-number),
         Some(number) => Value::Integer(number),
         None => Value::Float,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value as Json;
+
+    use super::*;
+
+    fn json(value: &Value) -> Json {
+        match value {
+            Value::Null => Json::Null,
+            Value::Bool(value) => Json::from(*value),
+            Value::Integer(number) => Json::from(*number),
+            // What a number is beyond an integer is not kept.
+            Value::Float | Value::Date(_) => Json::from("a float"),
+            Value::Text(text) => Json::from(text.as_str()),
+            Value::Array(items) => items.iter().map(|item| json(&item.value)).collect(),
+            Value::Table(table) => Json::Object(
+                table
+                    .entries
+                    .iter()
+                    .map(|e| (e.key.clone(), json(&e.node.value)))
+                    .collect(),
+            ),
+        }
+    }
+
+    fn without_floats(value: Json) -> Json {
+        match value {
+            Json::Number(number) if number.as_i64().is_none() => Json::from("a float"),
+            Json::Array(items) => items.into_iter().map(without_floats).collect(),
+            Json::Object(map) => Json::Object(
+                map.into_iter()
+                    .map(|(key, value)| (key, without_floats(value)))
+                    .collect(),
+            ),
+            other => other,
+        }
+    }
+
+    fn ours(text: &str) -> Option<Json> {
+        read(text, 0).ok().map(|table| json(&Value::Table(table)))
+    }
+
+    #[test]
+    fn the_whole_grammar() {
+        let check = |text: &str, expected: &str| {
+            let expected = serde_json::from_str(expected).ok();
+            assert_eq!(ours(text), expected, "{text}");
+        };
+        check("{}", "{}");
+        check("\u{feff} {} // end", "{}");
+        check("{a: 1, 'b': 2, \"c\": 3,}", r#"{"a":1,"b":2,"c":3}"#);
+        check(
+            "{$a_1: null, \\u0062: true, ü: false}",
+            r#"{"$a_1":null,"b":true,"ü":false}"#,
+        );
+        check("{a: [1, 2,], b: []}", r#"{"a":[1,2],"b":[]}"#);
+        check(
+            "{a: 0x1F, b: -0x1, c: +7, d: -7, e: 0}",
+            r#"{"a":31,"b":-1,"c":7,"d":-7,"e":0}"#,
+        );
+        check(
+            "{a: .5, b: 5., c: 1e3, d: -Infinity, e: +NaN}",
+            &r#"{"a":F,"b":F,"c":F,"d":F,"e":F}"#.replace('F', "\"a float\""),
+        );
+        check(
+            r"{a: 'x\'\n\x41\u0041\
+y\0'}",
+            r#"{"a":"x'\nAAy\u0000"}"#,
+        );
+        check(r"{a: '\ud83d\ude00'}", r#"{"a":"😀"}"#);
+        check("/* a */ {a: /* b */ 1 // c\n}", r#"{"a":1}"#);
+        for refused in [
+            "",
+            "1",
+            "[]",
+            "{",
+            "{a}",
+            "{a:}",
+            "{a: 1 b: 2}",
+            "{,}",
+            "{a: 01}",
+            "{a: 1.2.3}",
+            "{a: 0x}",
+            "{a: +-1}",
+            "{a: .}",
+            "{a: '\n'}",
+            "{a: '}",
+            "{a: '\\1'}",
+            "{a: '\\ud83d'}",
+            "{a: '\\xzz'}",
+            "{a: x}",
+            "{1a: 1}",
+            "{a: [,]}",
+            "{} {}",
+            "/* ",
+            "{a: 1e}",
+            "{a: 0x1p}",
+            "{a: '\\u{41}'}",
+        ] {
+            assert_eq!(ours(refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn keys_and_values_know_their_places() {
+        let text = "{ 'a': { b: \"c\" } }";
+        let table = read(text, 0).unwrap();
+        let entry = table.at(&["a", "b"]).unwrap();
+        let at = |place: &Place| match place {
+            Place::File { span, .. } => text[span.clone()].to_owned(),
+            _ => String::new(),
+        };
+        assert_eq!(at(&entry.key_place), "b");
+        assert_eq!(at(&entry.node.place), "\"c\"");
+        assert_eq!(at(&table.get("a").unwrap().key_place), "'a'");
+        assert_eq!(at(&table.get("a").unwrap().node.place), "{ b: \"c\" }");
+    }
+
+    proptest! {
+        /// What this reader takes, the `json5` crate takes as the same value, and JSON is read.
+        #[test]
+        fn agrees_with_others(pieces in proptest::collection::vec(proptest::sample::select(&[
+            "{", "}", "[", "]", ":", ",", "a", "'b'", "\"c\"", "1", "0x2", "-3", "null", "true", " ", "\n", "//x\n", "/*y*/", "\\n", "''",
+        ][..]), 0..12)) {
+            let text = format!("{{a: {}}}", pieces.concat());
+            if let Some(found) = ours(&text) {
+                let theirs: Json = json5::from_str(&text).unwrap();
+                prop_assert_eq!(found, without_floats(theirs));
+            } else {
+                prop_assert!(serde_json::from_str::<Json>(&text).is_err());
+            }
+        }
     }
 }

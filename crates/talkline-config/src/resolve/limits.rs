@@ -18,10 +18,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
         frame_bytes_max: reader.amount(&["limits", "maxFrameSize"]),
         fragments_max: count(reader, "maxFragments"),
         inspected_event_bytes_max: count(reader, "maxInspectedEventSize"),
-        spill_bytes_max: count(reader, "maxSpillSize"),
         ping_interval: duration(reader, "pingInterval"),
-        idle_timeout: duration(reader, "idleTimeout"),
-        stall_timeout: duration(reader, "stallTimeout"),
+        pong_timeout: duration(reader, "pongTimeout"),
         session_duration_max: duration(reader, "maxSessionDuration"),
         close_timeout: duration(reader, "closeTimeout"),
         drain_grace: duration(reader, "drainGrace"),
@@ -49,27 +47,12 @@ fn check_order(reader: &mut Reader<'_>, limits: &Limits) {
             "write at most limits.maxMessageSize",
         );
     }
-    if limits.idle_timeout <= limits.ping_interval {
-        let message = "sessions would end as idle before the first ping is answered";
-        refuse(
-            reader,
-            "idleTimeout",
-            message,
-            "write more than limits.pingInterval, best twice as much",
-        );
-    }
 }
 
 /// Speaks up only about values that are sound by themselves: others have their own problem.
 fn refuse(reader: &mut Reader<'_>, key: &str, message: &str, hint: &str) {
     let path = ["limits", key];
-    let other = [
-        "maxFrameSize",
-        "maxMessageSize",
-        "maxInspectedEventSize",
-        "idleTimeout",
-        "pingInterval",
-    ];
+    let other = ["maxFrameSize", "maxMessageSize", "maxInspectedEventSize"];
     if other.iter().any(|key| reader.has_problem(&["limits", key])) {
         return;
     }

@@ -16,7 +16,11 @@ fn check(case: &Case, canary: &str) {
     let shown = match case.resolve() {
         Ok(resolved) => format!("{resolved:?}{}", resolved.warnings.render(Style::Colour)),
         Err(report) => {
-            format!("{report:?}{}{}", report.render(Style::Plain), report.render(Style::Colour))
+            format!(
+                "{report:?}{}{}",
+                report.render(Style::Plain),
+                report.render(Style::Colour)
+            )
         }
     };
     assert!(!shown.contains(canary), "{shown}");
@@ -53,8 +57,14 @@ fn where_a_key_belongs() {
             );
             check(&toml(&text), canary);
         }
-        check(&toml(&format!("clients.keys = [\n  \"{canary}\",\n]\n")), canary);
-        check(&toml(&format!("clients.keys = {{ web = \"{canary}\" }}\n")), canary);
+        check(
+            &toml(&format!("clients.keys = [\n  \"{canary}\",\n]\n")),
+            canary,
+        );
+        check(
+            &toml(&format!("clients.keys = {{ web = \"{canary}\" }}\n")),
+            canary,
+        );
         check(
             &json(&format!(
                 "{{gateway: {{auth: {{token: '{canary}'}}}}, talk: {{realtime: {{provider: 'openai', providers: {{openai: {{apiKey: '{canary}', azureFoo: 1}}}}}}}}}}"
@@ -84,12 +94,23 @@ fn values_behind_references() {
             let provider = "[talk.realtime.providers.azure-openai]\nazureEndpoint = \"https://r.openai.azure.com\"\nazureDeployment = \"d\"\n";
             let by_file =
                 toml(&format!("{provider}apiKey = {{ file = \"f\" }}\n")).secret_file("f", &value);
-            check(&by_file.clone().with("TALKLINE_CLIENT_KEY=c-012345678901234567"), canary);
+            check(
+                &by_file
+                    .clone()
+                    .with("TALKLINE_CLIENT_KEY=c-012345678901234567"),
+                canary,
+            );
             check(&by_file.variable("TALKLINE_CLIENT_KEY", &value), canary);
-            check(&toml(provider).variable("AZURE_OPENAI_API_KEY", &value), canary);
+            check(
+                &toml(provider).variable("AZURE_OPENAI_API_KEY", &value),
+                canary,
+            );
             check(&toml(provider).variable("OPENAI_API_KEY", &value), canary);
-            let flag =
-                toml(provider).flag("--key", "talk.realtime.providers.azure-openai.apiKey", &value);
+            let flag = toml(provider).flag(
+                "--key",
+                "talk.realtime.providers.azure-openai.apiKey",
+                &value,
+            );
             check(&flag, canary);
             check(
                 &Case::default().variable(
@@ -133,15 +154,24 @@ fn urls_with_keys() {
 fn a_key_in_a_field_that_takes_none() {
     // Short words cannot be told from names; what looks like a key is never shown anywhere.
     for canary in &CANARIES[..2] {
-        for key in
-            ["azureEndpoint", "azureDeployment", "azureApiVersion", "type", "model", "baseUrl"]
-        {
+        for key in [
+            "azureEndpoint",
+            "azureDeployment",
+            "azureApiVersion",
+            "type",
+            "model",
+            "baseUrl",
+        ] {
             check(
-                &toml(&format!("[talk.realtime.providers.openai]\n{key} = \"{canary}\"\n")),
+                &toml(&format!(
+                    "[talk.realtime.providers.openai]\n{key} = \"{canary}\"\n"
+                )),
                 canary,
             );
             check(
-                &toml(&format!("[talk.realtime.providers.azure-openai]\n{key} = [\"{canary}\"]\n")),
+                &toml(&format!(
+                    "[talk.realtime.providers.azure-openai]\n{key} = [\"{canary}\"]\n"
+                )),
                 canary,
             );
         }
@@ -157,7 +187,10 @@ fn a_key_in_a_field_that_takes_none() {
             "\"@\" = 1",
             "# @\nserver = 1 # @",
         ] {
-            check(&toml(&text.replace('@', canary)).with("OPENAI_API_KEY=sk-1"), canary);
+            check(
+                &toml(&text.replace('@', canary)).with("OPENAI_API_KEY=sk-1"),
+                canary,
+            );
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Data in, text out: each table holds one feature.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod broken;
 mod confinement;
 mod endpoint;
 mod properties;
+mod reference;
 mod sound;
 mod support;

@@ -1,6 +1,7 @@
 //! Bytes from anywhere are read or refused, never worse.
 
 use proptest::prelude::*;
+use talkline_auth::{Azure, Origin, OriginRules};
 use talkline_config::{
     Style,
     endpoint::{EndpointKind, EndpointRules, normalise},
@@ -83,8 +84,10 @@ fn read(text: &str) {
             Err(report) => {
                 assert!(report.has_errors());
                 assert!(!report.render(Style::Plain).contains('\u{1b}'), "{text:?}");
-                for problem in
-                    report.problems().iter().filter(|problem| problem.code == "file.syntax")
+                for problem in report
+                    .problems()
+                    .iter()
+                    .filter(|problem| problem.code == "file.syntax")
                 {
                     assert!(
                         problem.source.is_some() && report.span_text(problem).is_some(),
@@ -125,6 +128,8 @@ proptest! {
             let azure = host.strip_suffix(".openai.azure.com").is_some_and(|label| !label.contains('.'));
             prop_assert!(azure || host.starts_with("127."), "{text} -> {endpoint:?}");
             prop_assert!(!azure || endpoint.origin.starts_with("https://"));
+            let typed = Origin::<Azure>::parse(&endpoint.origin, &OriginRules::default());
+            prop_assert!(typed.is_ok(), "the two tables of rules disagree: {typed:?}");
         }
     }
 }
@@ -135,7 +140,10 @@ fn depth_and_size_are_bounded() {
     read(&format!("{{a: {}", "{a: ".repeat(100_000)));
     read(&"a.".repeat(100_000));
     read(&format!("a = {}", "{ a = ".repeat(50_000)));
-    let report = Case::default().file("big.toml", &"#".repeat(2 << 20)).resolve().unwrap_err();
+    let report = Case::default()
+        .file("big.toml", &"#".repeat(2 << 20))
+        .resolve()
+        .unwrap_err();
     assert_eq!(report.problems()[0].code, "file.syntax");
     assert!(report.problems()[0].message.contains("1 MiB"), "{report}");
 }

@@ -18,7 +18,10 @@ fn ways(resolved: &Resolved) -> String {
         let found = routes.resolve(alias.as_deref()).unwrap();
         let query = format!("model={}", found.alias);
         let ask = Ask::parse("/v1/realtime", Some(&query), std::iter::empty()).unwrap();
-        let request = found.upstream.request(&ask, &Correlation::default()).unwrap();
+        let request = found
+            .upstream
+            .request(&ask, &Correlation::default())
+            .unwrap();
         let target = request.target();
         let credential = target.authentication().map_or("none", |(name, _)| name);
         format!(
@@ -30,7 +33,11 @@ fn ways(resolved: &Resolved) -> String {
             target.path_and_query()
         )
     };
-    std::iter::once(None).chain(names).map(way).collect::<Vec<_>>().join("\n")
+    std::iter::once(None)
+        .chain(names)
+        .map(way)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[track_caller]
@@ -42,8 +49,11 @@ fn check(case: Case, expected: &str) {
     } else {
         format!("{}\n{warnings}", ways(&resolved))
     };
-    let expected: Vec<&str> =
-        expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let expected: Vec<&str> = expected
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     assert_eq!(found, expected.join("\n"));
 }
 
@@ -58,7 +68,10 @@ fn the_words_that_people_wrote() {
     "#;
     let preview = "wss://r.openai.azure.com/openai/realtime?api-version=2025-04-01-preview&deployment=voice (api-key)";
     let expected = format!("(none) -> openai {preview}\nvoice -> openai {preview}");
-    check(toml(seed).with(CLIENT).with("AZURE_OPENAI_API_KEY=k"), &expected);
+    check(
+        toml(seed).with(CLIENT).with("AZURE_OPENAI_API_KEY=k"),
+        &expected,
+    );
 
     let tables = r#"
         [talk.realtime]
@@ -69,15 +82,24 @@ fn the_words_that_people_wrote() {
         azureDeployment = "voice"
         azureApiVersion = "2025-04-01-preview"
     "#;
-    check(toml(tables).with(CLIENT).with("AZURE_OPENAI_API_KEY=k"), &expected);
+    check(
+        toml(tables).with(CLIENT).with("AZURE_OPENAI_API_KEY=k"),
+        &expected,
+    );
 
     let object = r#"{ "talk": { "realtime": { "provider": "openai", "transport": "gateway-relay", "providers": { "openai": {
         "azureEndpoint": "https://r.openai.azure.com", "azureDeployment": "voice", "azureApiVersion": "2025-04-01-preview" } } } } }"#;
-    check(json(object).with(CLIENT).with("AZURE_OPENAI_API_KEY=k"), &expected);
+    check(
+        json(object).with(CLIENT).with("AZURE_OPENAI_API_KEY=k"),
+        &expected,
+    );
 
     // The alias reads the same table, by Azure's rules.
     let alias = seed.replace("provider = \"openai\"", "provider = \"azure-openai\"");
-    check(toml(&alias).with(CLIENT).with("AZURE_OPENAI_API_KEY=k"), &expected);
+    check(
+        toml(&alias).with(CLIENT).with("AZURE_OPENAI_API_KEY=k"),
+        &expected,
+    );
     let renamed = alias.replace("providers.openai", "providers.azure-openai");
     check(
         toml(&renamed).with(CLIENT).with("AZURE_OPENAI_API_KEY=k"),
@@ -101,7 +123,10 @@ fn the_environment_alone() {
     let url = "azure-openai wss://r.openai.azure.com/openai/v1/realtime?model=voice (api-key)";
     let expected = format!("(none) -> {url}\nvoice -> {url}");
     check(environment(AZURE).with(CLIENT), &expected);
-    for name in ["AZURE_OPENAI_REALTIME_DEPLOYMENT", "AZURE_OPENAI_DEPLOYMENT"] {
+    for name in [
+        "AZURE_OPENAI_REALTIME_DEPLOYMENT",
+        "AZURE_OPENAI_DEPLOYMENT",
+    ] {
         check(
             environment(&AZURE.replace("AZURE_OPENAI_DEPLOYMENT_NAME", name)).with(CLIENT),
             &expected,
@@ -112,7 +137,9 @@ fn the_environment_alone() {
         "/openai/realtime?api-version=2025-04-01-preview&deployment=voice",
     );
     check(
-        environment(AZURE).with(CLIENT).with("AZURE_OPENAI_API_VERSION=2025-04-01-preview"),
+        environment(AZURE)
+            .with(CLIENT)
+            .with("AZURE_OPENAI_API_VERSION=2025-04-01-preview"),
         &preview,
     );
     check(
@@ -203,7 +230,11 @@ fn names_without_routes() {
     );
 
     let resolved = case.expect_sound();
-    let unknown = resolved.config.routes.resolve(Some("gpt-4o\u{1b}[2J")).unwrap_err();
+    let unknown = resolved
+        .config
+        .routes
+        .resolve(Some("gpt-4o\u{1b}[2J"))
+        .unwrap_err();
     assert_eq!(unknown.available, ["gpt-realtime", "lab-model", "voice"]);
     assert_eq!(
         unknown.to_string(),
@@ -236,11 +267,20 @@ fn names_with_routes_and_with_any() {
 fn flags_before_variables_before_files_before_defaults() {
     let listen = |case: &Case| {
         let resolved = case.expect_sound();
-        let setting =
-            resolved.settings.iter().find(|setting| setting.key == "server.listen").unwrap();
-        (resolved.config.server.listen.to_string(), setting.source.clone())
+        let setting = resolved
+            .settings
+            .iter()
+            .find(|setting| setting.key == "server.listen")
+            .unwrap();
+        (
+            resolved.config.server.listen.to_string(),
+            setting.source.clone(),
+        )
     };
-    let file = |name: &str| Source::File { name: name.into(), line: 2 };
+    let file = |name: &str| Source::File {
+        name: name.into(),
+        line: 2,
+    };
     let mut case = environment(AZURE).with(CLIENT);
     assert_eq!(listen(&case), ("127.0.0.1:8080".into(), Source::Default));
     case = case.file("a.toml", "[server]\nlisten = \"127.0.0.1:1\"\n");
@@ -248,9 +288,18 @@ fn flags_before_variables_before_files_before_defaults() {
     case = case.file("b.toml", "[server]\nlisten = \"localhost:2\"\n");
     assert_eq!(listen(&case), ("127.0.0.1:2".into(), file("b.toml")));
     case = case.with("TALKLINE_LISTEN=127.0.0.1:3");
-    assert_eq!(listen(&case), ("127.0.0.1:3".into(), Source::Variable("TALKLINE_LISTEN".into())));
+    assert_eq!(
+        listen(&case),
+        (
+            "127.0.0.1:3".into(),
+            Source::Variable("TALKLINE_LISTEN".into())
+        )
+    );
     case = case.flag("--listen", "server.listen", "[::1]:4");
-    assert_eq!(listen(&case), ("[::1]:4".into(), Source::Flag("--listen".into())));
+    assert_eq!(
+        listen(&case),
+        ("[::1]:4".into(), Source::Flag("--listen".into()))
+    );
 }
 
 #[test]
@@ -264,7 +313,7 @@ fn settings_show_every_value_with_its_source() {
         [clients.keys]
         web = { env = "WEB" }
         [limits]
-        pingInterval = "15000ms"
+        pingInterval = "12000ms"
         maxMessageSize = 33554432
     "#;
     let resolved = toml(text)
@@ -272,22 +321,36 @@ fn settings_show_every_value_with_its_source() {
         .with("WEB=web-key-of-some-length AZURE_OPENAI_DEPLOYMENT=voice")
         .expect_sound();
     let shown = |key: &str| {
-        let setting = resolved.settings.iter().find(|setting| setting.key.ends_with(key)).unwrap();
+        let setting = resolved
+            .settings
+            .iter()
+            .find(|setting| setting.key.ends_with(key))
+            .unwrap();
         format!("{} # {}", setting.value, setting.source)
     };
-    assert_eq!(shown("azureEndpoint"), "\"https://r.openai.azure.com\" # talkline.toml:4");
-    assert_eq!(shown("azureDeployment"), "\"voice\" # variable AZURE_OPENAI_DEPLOYMENT");
+    assert_eq!(
+        shown("azureEndpoint"),
+        "\"https://r.openai.azure.com\" # talkline.toml:4"
+    );
+    assert_eq!(
+        shown("azureDeployment"),
+        "\"voice\" # variable AZURE_OPENAI_DEPLOYMENT"
+    );
     assert!(
         shown("apiKey").starts_with("{ file = \"/run/secrets/k\" } (fingerprint "),
         "{}",
         shown("apiKey")
     );
     assert!(shown("clients.keys.web").starts_with("{ env = \"WEB\" } (fingerprint "));
-    assert_eq!(shown("pingInterval"), "\"15s\" # talkline.toml:10");
+    assert_eq!(shown("pingInterval"), "\"12s\" # talkline.toml:10");
     assert_eq!(shown("maxMessageSize"), "\"32MiB\" # talkline.toml:11");
-    assert_eq!(shown("idleTimeout"), "\"60s\" # default".replace("60s", "1m"));
+    assert_eq!(shown("pongTimeout"), "\"20s\" # default");
     assert_eq!(shown("transport"), "\"gateway-relay\" # default");
-    let mut keys: Vec<_> = resolved.settings.iter().map(|setting| &setting.key).collect();
+    let mut keys: Vec<_> = resolved
+        .settings
+        .iter()
+        .map(|setting| &setting.key)
+        .collect();
     let sorted = keys.clone();
     keys.sort();
     keys.dedup();
@@ -302,8 +365,11 @@ fn the_defaults() {
     assert_eq!(config.server.tls, None);
     assert!(!config.clients.allow_anonymous);
     assert_eq!(config.limits.message_bytes_max, 24 << 20);
-    assert_eq!(config.limits.ping_interval, Duration::from_secs(20));
-    assert_eq!(config.limits.session_duration_max, Duration::from_secs(3600));
+    assert_eq!(config.limits.ping_interval, Duration::from_secs(15));
+    assert_eq!(
+        config.limits.session_duration_max,
+        Duration::from_secs(65 * 60)
+    );
 }
 
 #[test]
@@ -388,12 +454,18 @@ fn servers_and_clients() {
     assert_eq!(server.tls.as_ref().unwrap().key, "k.pem");
     assert_eq!(
         server.allowed_origins,
-        ["https://talk.example.com", "http://localhost:5173", "chrome-extension://abcdef"]
+        [
+            "https://talk.example.com",
+            "http://localhost:5173",
+            "chrome-extension://abcdef"
+        ]
     );
     assert_eq!(server.allowed_hosts, ["talk.example.com"]);
     assert_eq!(resolved.config.clients.keys.len(), 2);
 
-    let anonymous = toml("clients.allowAnonymous = true\n").with(AZURE).expect_sound();
+    let anonymous = toml("clients.allowAnonymous = true\n")
+        .with(AZURE)
+        .expect_sound();
     assert!(anonymous.config.clients.allow_anonymous && anonymous.config.clients.keys.is_empty());
     let one = toml("clients.keys = { env = \"A\" }\n")
         .with(AZURE)

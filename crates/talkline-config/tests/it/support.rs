@@ -33,7 +33,11 @@ pub(crate) fn environment(variables: &str) -> Case {
 impl Case {
     pub(crate) fn file(mut self, name: &str, text: &str) -> Self {
         let format = Format::of_file_name(name);
-        self.files.push(SourceFile { name: name.into(), text: text.into(), format });
+        self.files.push(SourceFile {
+            name: name.into(),
+            text: text.into(),
+            format,
+        });
         self
     }
 
@@ -51,7 +55,11 @@ impl Case {
     }
 
     pub(crate) fn flag(mut self, flag: &str, key: &str, value: &str) -> Self {
-        self.flags.push(FlagValue { flag: flag.into(), key: key.into(), value: value.into() });
+        self.flags.push(FlagValue {
+            flag: flag.into(),
+            key: key.into(),
+            value: value.into(),
+        });
         self
     }
 
@@ -66,7 +74,10 @@ impl Case {
             variables: &self.variables,
             flags: &self.flags,
             read_secret_file: &|path| {
-                self.secret_files.get(path).cloned().ok_or_else(|| "no such file".to_owned())
+                self.secret_files
+                    .get(path)
+                    .cloned()
+                    .ok_or_else(|| "no such file".to_owned())
             },
         })
     }
@@ -91,7 +102,11 @@ impl Case {
 /// `code key |text under the caret|`, one line a problem; warnings start with `warning `.
 pub(crate) fn lines(report: &Report) -> String {
     let line = |problem: &Problem| {
-        let severity = if problem.severity == Severity::Warning { "warning " } else { "" };
+        let severity = if problem.severity == Severity::Warning {
+            "warning "
+        } else {
+            ""
+        };
         let key = problem.key.as_deref().unwrap_or("-");
         let place = match (report.span_text(problem), &problem.source) {
             (Some(text), _) => format!(" |{text}|"),
@@ -100,5 +115,10 @@ pub(crate) fn lines(report: &Report) -> String {
         };
         format!("{severity}{} {key}{place}", problem.code)
     };
-    report.problems().iter().map(line).collect::<Vec<_>>().join("\n")
+    report
+        .problems()
+        .iter()
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("\n")
 }

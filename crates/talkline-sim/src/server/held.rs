@@ -79,3 +79,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn keeps_what_is_written_while_held() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let hold = Hold::default();
+        let mut held = Held::new(near, hold.clone());
+        held.write_all(b"before").await.unwrap();
+        hold.set(true);
+        held.write_all(b"while").await.unwrap();
+        held.flush().await.unwrap();
+        let (near, kept) = held.into_parts();
+        drop(near);
+        assert_eq!(kept, b"while");
+        let mut arrived = Vec::new();
+        far.read_to_end(&mut arrived).await.unwrap();
+        assert_eq!(arrived, b"before");
+    }
+}

@@ -11,7 +11,7 @@ use crate::bench::{DEADLINE, Raw, call, fast, options, target};
 async fn outcome(name: &str) -> String {
     let simulator = fast().start().await.unwrap();
     let options = TurnOptions {
-        step_max: Duration::from_millis(300),
+        step_max: Duration::from_secs(1),
         trailing_silence: Duration::from_millis(800),
         ..options()
     };

@@ -2,7 +2,7 @@
 
 use talkline_sim::caller::{Call, CallError, Dialect, Secret, TurnReport, spoken_turn};
 use talkline_sim::wav::Wav;
-use talkline_sim::{DEFAULT_API_KEY, Profile, Reply, clips};
+use talkline_sim::{DEFAULT_API_KEY, Profile, Reply, clips, unsigned_token};
 
 use crate::bench::{call, fast, options, tls};
 
@@ -57,6 +57,29 @@ async fn with_openai() {
         call.dialect = dialect;
         check_first_reply(&speak(&call).await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn with_a_token() {
+    let simulator = fast().start().await.unwrap();
+    let claims = |audience: &str| serde_json::json!({"aud": audience, "exp": 4_102_444_800_u64});
+    let call = |audience: &str| {
+        let mut call = call(&simulator, Dialect::Ga, "voice");
+        call.headers.clear();
+        call.bearer = Some(Secret::new(unsigned_token(&claims(audience))));
+        call
+    };
+    let report = speak(&call("https://cognitiveservices.azure.com"))
+        .await
+        .unwrap();
+    check_first_reply(&report);
+    let refused = speak(&call("https://management.azure.com"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, CallError::Refused { status: 401, .. }),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,500 @@
+//! The configuration as documentation types, for the JSON Schema and the reference page.
+//!
+//! Nothing is ever read into these types: the reader works on the spanned tree, where messages
+//! can point at keys. A test holds their keys equal to the reader's table.
+#![expect(
+    dead_code,
+    reason = "the fields exist for their names, types and documentation"
+)]
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde_json::Value as Json;
+
+use crate::{
+    keys::{self, Kind},
+    tree::{self, Table},
+};
+
+/// Talkline configuration
+///
+/// The same keys in TOML and in JSON or JSON5.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Configuration {
+    talk: Option<Talk>,
+    server: Option<Server>,
+    clients: Option<Clients>,
+    limits: Option<Limits>,
+    /// Accepts a key that stands in the file itself, with a warning. For a developer's own
+    /// machine.
+    allow_plaintext_secrets: Option<bool>,
+}
+
+/// Talk: which Realtime upstream speaks.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Talk {
+    realtime: Option<Realtime>,
+}
+
+/// The Realtime upstream.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Realtime {
+    /// The provider that answers when the client's model leads to no other: `openai`,
+    /// `azure-openai`, `custom` or a name under `providers`. `azure-openai` also reads the table
+    /// `providers.openai`, by Azure's rules. May be left out when there is one provider.
+    provider: Option<String>,
+    /// How a browser or app reaches Talk. With Azure only `gateway-relay` works.
+    transport: Option<Transport>,
+    /// With OpenAI and custom: the default provider's model, unless its table has one. With
+    /// Azure: one more name by which clients may ask for the default deployment.
+    model: Option<String>,
+    /// Leads every model name that is not configured to the default provider.
+    allow_any_model: Option<bool>,
+    /// Client model name → provider. Once there is a route, the routes are all the names there
+    /// are.
+    routes: Option<BTreeMap<String, String>>,
+    /// The providers, by name.
+    providers: Option<BTreeMap<String, Provider>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum Transport {
+    GatewayRelay,
+    Webrtc,
+    ProviderWebsocket,
+    ManagedRoom,
+}
+
+/// One provider. Any `azure*` key makes it Azure.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Provider {
+    /// What the provider is. `openai`, `azure-openai` and `custom` are known by their names;
+    /// others need it.
+    #[schemars(rename = "type")]
+    kind: Option<ProviderType>,
+    /// Endpoint of the Azure resource. Any form that the portal shows is taken, down to a whole
+    /// Realtime URL.
+    azure_endpoint: Option<String>,
+    /// Name of the deployment, not of the model.
+    azure_deployment: Option<String>,
+    /// Api-version of the preview path. Without it the GA path is used, which has none.
+    #[schemars(regex(pattern = r"^\d{4}-\d{2}-\d{2}(-preview)?$"))]
+    azure_api_version: Option<String>,
+    /// Base URL before `/realtime`. For `custom` any host but Azure's and OpenAI's, for `openai`
+    /// only `api.openai.com` and its regional hosts.
+    base_url: Option<String>,
+    /// Model to ask the upstream for (`openai`, `custom`).
+    model: Option<String>,
+    /// More names by which clients may ask for this provider.
+    aliases: Option<Vec<String>>,
+    /// Exact host names that count as this provider's: API Management gateways, private names
+    /// and addresses.
+    allowed_hosts: Option<Vec<String>>,
+    /// Allows plain text to a custom upstream beyond loopback.
+    allow_insecure_upstream: Option<bool>,
+    /// The upstream's key. `AZURE_OPENAI_API_KEY` speaks for the default provider if it is Azure,
+    /// `OPENAI_API_KEY` if it is OpenAI, and for `custom` only together with `OPENAI_BASE_URL`.
+    api_key: Option<SecretReference>,
+    auth: Option<Auth>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum ProviderType {
+    AzureOpenai,
+    Openai,
+    Custom,
+}
+
+/// How the relay signs in upstream.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Auth {
+    /// `api-key`, or for custom providers `none`. Left out it means `api-key`.
+    kind: Option<AuthKind>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum AuthKind {
+    ApiKey,
+    None,
+}
+
+/// Where a secret is kept.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum SecretReference {
+    Variable(VariableReference),
+    File(FileReference),
+    Openclaw(OpenclawReference),
+    /// The secret itself; refused without `allowPlaintextSecrets`.
+    Plaintext(String),
+}
+
+/// In an environment variable.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct VariableReference {
+    /// Name of the variable.
+    env: String,
+    /// Name of the client key (in `clients.keys` only).
+    name: Option<String>,
+}
+
+/// In a file. One trailing line break is not part of it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct FileReference {
+    /// Path of the file.
+    file: String,
+    /// Name of the client key (in `clients.keys` only).
+    name: Option<String>,
+}
+
+/// As OpenClaw writes it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct OpenclawReference {
+    source: OpenclawSource,
+    /// Name under `secrets.providers`.
+    provider: Option<String>,
+    /// Name of the variable, or a JSON pointer into the file.
+    id: String,
+    /// Name of the client key (in `clients.keys` only).
+    name: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum OpenclawSource {
+    Env,
+    File,
+}
+
+/// Where to listen.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Server {
+    /// Address and port. Beyond loopback, client keys are needed.
+    listen: Option<String>,
+    tls: Option<Tls>,
+    /// Web origins whose pages may connect, exactly as the browser sends them.
+    allowed_origins: Option<Vec<String>>,
+    /// Host names under which the relay is reached, beside the loopback ones: pages of these hosts
+    /// may connect to it. A guard against DNS rebinding.
+    allowed_hosts: Option<Vec<String>>,
+}
+
+/// TLS by Talkline itself.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Tls {
+    /// Path of the certificate chain (PEM, leaf first).
+    cert: Option<String>,
+    /// Path of the private key (PEM).
+    key: Option<String>,
+}
+
+/// Who may open a session.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Clients {
+    /// Keys that clients present: one reference, a list of them, or names with references.
+    /// `TALKLINE_CLIENT_KEY` adds the key named `default`.
+    keys: Option<ClientKeys>,
+    /// Lets clients in that present no key. With a loopback address only.
+    allow_anonymous: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum ClientKeys {
+    One(SecretReference),
+    List(Vec<SecretReference>),
+    Named(BTreeMap<String, SecretReference>),
+}
+
+/// Every bound.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Limits {
+    /// Sessions at one time.
+    max_sessions: Option<u64>,
+    /// Connections at one time that are not yet a session.
+    max_handshakes: Option<u64>,
+    /// Request line and headers of a client.
+    max_request_header_size: Option<Size>,
+    /// From accepting a connection to the end of the request's headers, TLS included.
+    client_handshake_timeout: Option<Duration>,
+    /// Resolving the upstream's name.
+    dns_timeout: Option<Duration>,
+    /// Connecting to the upstream by TCP, all addresses together.
+    connect_timeout: Option<Duration>,
+    /// The TLS handshake with the upstream.
+    tls_timeout: Option<Duration>,
+    /// From the upgrade request to the upstream's 101.
+    upgrade_timeout: Option<Duration>,
+    /// One message, all its frames together. Larger ones end the session with 1009.
+    max_message_size: Option<Size>,
+    /// One frame.
+    max_frame_size: Option<Size>,
+    /// Frames of one message.
+    max_fragments: Option<u64>,
+    /// An event that is held back to be looked at before it is forwarded.
+    max_inspected_event_size: Option<Size>,
+    /// From one ping to the next on each leg.
+    ping_interval: Option<Duration>,
+    /// Longest silence after a ping, counted from the first ping that nothing answered; any byte
+    /// counts as an answer.
+    pong_timeout: Option<Duration>,
+    /// Longest session, counted from the client's 101.
+    max_session_duration: Option<Duration>,
+    /// From the first close frame to cutting both sockets.
+    close_timeout: Option<Duration>,
+    /// From the stop signal to closing the sessions that are left.
+    drain_grace: Option<Duration>,
+}
+
+/// A number with `ms`, `s`, `m` or `h`.
+#[derive(JsonSchema)]
+struct Duration(#[schemars(regex(pattern = r"^\d+(ms|s|m|h)$"))] String);
+
+/// Bytes, or a number with `KiB` or `MiB`.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Size {
+    Bytes(u64),
+    Text(SizeText),
+}
+
+#[derive(JsonSchema)]
+struct SizeText(#[schemars(regex(pattern = r"^\d+(B|KiB|MiB)?$"))] String);
+
+/// The JSON Schema of the configuration, as it is committed beside the reference page.
+///
+/// Valid for TOML as well, by editors that follow a `#:schema` line (Taplo and its kin).
+pub fn schema() -> String {
+    let mut text = serde_json::to_string_pretty(&document())
+        .expect("a JSON value with string keys can be written");
+    text.push('\n');
+    text
+}
+
+/// The schema with defaults, bounds and all.
+fn document() -> Json {
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut document = settings
+        .into_generator()
+        .into_root_schema_for::<Configuration>()
+        .to_value();
+    without_null(&mut document);
+    let defaults = keys::defaults();
+    for spec in keys::KEYS {
+        let Some(property) = property_mut(&mut document, spec.path) else {
+            continue;
+        };
+        if let Some(default) = default_of(&defaults, spec.path) {
+            property.insert("default".into(), default);
+        }
+        if let Kind::Count { min, max } = spec.kind {
+            property.insert("minimum".into(), min.into());
+            property.insert("maximum".into(), max.into());
+        }
+    }
+    document
+}
+
+/// A key that is left out is left out: `null` is no value anywhere, and TOML has none.
+fn without_null(schema: &mut Json) {
+    match schema {
+        Json::Object(map) => {
+            if let Some(Json::Array(types)) = map.get_mut("type") {
+                types.retain(|kind| kind != "null");
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    map.insert("type".into(), only);
+                }
+            }
+            if let Some(Json::Array(values)) = map.get_mut("enum") {
+                values.retain(|value| !value.is_null());
+            }
+            if let Some(Json::Array(choices)) = map.get_mut("anyOf") {
+                choices.retain(|choice| choice.get("type").is_none_or(|kind| kind != "null"));
+                if let [Json::Object(only)] = choices.as_slice() {
+                    let only = only.clone();
+                    map.remove("anyOf");
+                    only.into_iter().for_each(|(key, value)| {
+                        map.entry(key).or_insert(value);
+                    });
+                }
+            }
+            map.values_mut().for_each(without_null);
+        }
+        Json::Array(items) => items.iter_mut().for_each(without_null),
+        _ => {}
+    }
+}
+
+fn property_mut<'a>(
+    schema: &'a mut Json,
+    path: &str,
+) -> Option<&'a mut serde_json::Map<String, Json>> {
+    let mut at = schema;
+    for segment in path.split('.') {
+        at = match segment {
+            "*" => at.get_mut("additionalProperties")?,
+            name => at.get_mut("properties")?.get_mut(name)?,
+        };
+    }
+    at.as_object_mut()
+}
+
+fn default_of(defaults: &Table, path: &str) -> Option<Json> {
+    let path: Vec<&str> = path.split('.').collect();
+    let json = |value: &tree::Value| match value {
+        tree::Value::Bool(value) => Some(Json::from(*value)),
+        tree::Value::Integer(number) => Some(Json::from(*number)),
+        tree::Value::Text(text) => Some(Json::from(text.as_str())),
+        tree::Value::Array(items) if items.is_empty() => Some(Json::Array(Vec::new())),
+        _ => None,
+    };
+    json(&defaults.at(&path)?.node.value)
+}
+
+/// The reference page: every key with its meaning, default, variable and flag.
+pub fn reference() -> String {
+    let mut document = document();
+    let defaults = keys::defaults();
+    let mut out = String::from(HEADER);
+    let mut section = "";
+    for spec in keys::KEYS {
+        let (parent, name) = spec.path.rsplit_once('.').unwrap_or(("", spec.path));
+        let title = if spec.path.ends_with(".*")
+            || spec.path.ends_with("auth.kind")
+            || spec.path.contains(".tls.")
+        {
+            section
+        } else {
+            parent
+        };
+        if title != section || parent.is_empty() {
+            section = title;
+            let title = if parent.is_empty() {
+                "Top level".into()
+            } else {
+                format!("`{}`", placeholder(parent))
+            };
+            out.push_str(&format!("\n## {title}\n"));
+        }
+        let shown = match spec.path.strip_prefix(section) {
+            Some(rest) if !section.is_empty() => rest.trim_start_matches('.'),
+            _ => name,
+        };
+        out.push_str(&format!("\n### `{}`\n\n", placeholder(shown)));
+        let property = property_mut(&mut document, spec.path);
+        let meaning =
+            property.and_then(|property| Some(property.get("description")?.as_str()?.to_owned()));
+        let meaning = meaning
+            .or_else(|| described_by_parent(&mut document, spec.path))
+            .unwrap_or_default();
+        out.push_str(&meaning);
+        out.push_str(&format!("\n\n- Takes: {}\n", spec.kind.words()));
+        let default = default_of(&defaults, spec.path).map(|default| format!("`{default}`"));
+        out.push_str(&format!(
+            "- Default: {}\n",
+            default.unwrap_or_else(|| "none".into())
+        ));
+        let listed = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| format!("`{name}`"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        if !spec.variables.is_empty() {
+            out.push_str(&format!("- Variable: {}\n", listed(spec.variables)));
+        }
+        if let Some(flag) = spec.flag {
+            out.push_str(&format!("- Flag: `{flag}`\n"));
+        }
+    }
+    out.push_str(FOOTER);
+    out
+}
+
+/// A map's values are described where the map is.
+fn described_by_parent(document: &mut Json, path: &str) -> Option<String> {
+    let map = property_mut(document, path.strip_suffix(".*")?)?;
+    Some(map.get("description")?.as_str()?.to_owned())
+}
+
+fn placeholder(path: &str) -> String {
+    path.replace('*', "<name>")
+}
+
+const HEADER: &str = "\
+# Configuration
+
+<!-- Generated by talkline-config from its own table of keys; a test fails when this page is stale. -->
+
+Talkline reads one TOML file (`talkline.toml`, or what `--config` names) or the same object as JSON
+or JSON5. A value is looked for in this order: flag, variable, file, default. `talkline config show
+--origin` prints every value with the place it came from, `talkline check` every problem at once, and
+`talkline config schema` the JSON Schema that an editor needs for the first line below.
+
+```toml
+#:schema ./talkline.schema.json
+talk.realtime.provider = \"openai\"
+talk.realtime.transport = \"gateway-relay\"
+talk.realtime.providers.openai.azureEndpoint = \"https://<resource>.openai.azure.com\"
+talk.realtime.providers.openai.azureDeployment = \"<gpt-realtime-deployment>\"
+talk.realtime.providers.openai.apiKey = { env = \"AZURE_OPENAI_API_KEY\" }
+clients.keys = { env = \"TALKLINE_CLIENT_KEY\" }
+```
+
+No file is needed at all when the environment has `AZURE_OPENAI_ENDPOINT`,
+`AZURE_OPENAI_DEPLOYMENT_NAME`, `AZURE_OPENAI_API_KEY` and `TALKLINE_CLIENT_KEY`.
+
+An OpenClaw `openclaw.json` can be named as it is: of its own sections only `talk.realtime` is read,
+and of those keys only the ones below.
+";
+
+const FOOTER: &str = "
+## Azure or an error
+
+Every key that begins with `azure`, known or misspelt, and every variable `AZURE_OPENAI_ENDPOINT` or
+`AZURE_OPENAI_DEPLOYMENT*` makes the provider `openai` an Azure one. What is then missing is reported;
+nothing is ever sent to `api.openai.com` in its place. `OPENAI_API_KEY` is never used for Azure, an
+Azure key never for anything else. A provider with `type = \"openai\"` is OpenAI whatever the variables
+say.
+
+## Names of models
+
+Without `routes`, a client may ask for the deployment or model of any provider, for its `aliases` and
+for `talk.realtime.model`. Another name is refused with the list of those that exist, unless
+`talk.realtime.allowAnyModel` leads it to the default provider. A client that names no model gets the
+default provider.
+
+## Secrets
+
+A file holds references: `{ env = \"NAME\" }` or `{ file = \"PATH\" }`. In JSON5, OpenClaw's
+`{ source: \"env\" | \"file\", provider, id }` and `\"${NAME}\"` are understood as well. One trailing line
+break of a file is not part of the secret; empty values, inner white space, quotes, byte order marks
+and unresolved `@Microsoft.KeyVault(…)` references are refused. No message shows a value.
+
+## Endpoints
+
+`azureEndpoint` takes `https://<resource>.openai.azure.com`, `.cognitiveservices.azure.com` and
+`.services.ai.azure.com`, their sovereign forms under `azure.us` and `azure.cn`, with or without `/`,
+`/openai`, `/openai/v1`, a whole Realtime URL, `wss://`, upper case, a trailing dot, a port, and the
+project endpoint of AI Foundry. API Management needs its host in `allowedHosts`; the path before
+`/openai` is kept. Plain text is for loopback only.
+";

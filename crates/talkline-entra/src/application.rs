@@ -1,0 +1,233 @@
+//! Applications that prove who they are to Entra.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use azure_core::{
+    cloud::CloudConfiguration,
+    credentials::TokenCredential,
+    http::{ClientMethodOptions, ClientOptions},
+};
+use azure_identity::{
+    ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
+    ClientSecretCredential, ClientSecretCredentialOptions,
+};
+use talkline_auth::{FetchedToken, Secret, TokenError, TokenFuture, TokenSource};
+use tokio::io::AsyncReadExt as _;
+
+use crate::{
+    Application, Environment, Network, Scope, SetupError,
+    answer::Shape,
+    diagnosis::{Asked, Subject},
+    fetch::Fetcher,
+    redact::Redactor,
+};
+
+/// A service account token is about 1 KiB.
+const TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Tokens for an application that has a client secret.
+#[derive(Debug)]
+pub struct ClientSecret {
+    fetcher: Fetcher,
+    application: Application,
+    secret: Secret,
+}
+
+impl ClientSecret {
+    /// Checks the settings; sends nothing and reads no environment.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Id`] for an id that is none, [`SetupError::Missing`] for an empty secret.
+    pub fn new(
+        application: Application,
+        secret: Secret,
+        scope: Scope,
+        network: Network,
+    ) -> Result<Self, SetupError> {
+        if secret.expose().is_empty() {
+            return Err(SetupError::Missing("the client secret"));
+        }
+        Ok(Self {
+            fetcher: fetcher("client-secret", &application, scope, network)?,
+            application,
+            secret,
+        })
+    }
+}
+
+impl TokenSource for ClientSecret {
+    fn name(&self) -> &'static str {
+        self.fetcher.subject.source_name
+    }
+
+    fn fetch(&self) -> TokenFuture<'_> {
+        Box::pin(async {
+            let redactor = Redactor::new([self.secret.clone()]);
+            self.fetcher
+                .fetch(&redactor, |options| {
+                    let credential = ClientSecretCredential::new(
+                        &self.application.tenant_id,
+                        self.application.client_id.clone(),
+                        self.secret.expose().to_owned().into(),
+                        Some(ClientSecretCredentialOptions {
+                            client_options: at(&self.application, options),
+                        }),
+                    )?;
+                    Ok(credential as Arc<dyn TokenCredential>)
+                })
+                .await
+        })
+    }
+}
+
+/// Tokens for a Kubernetes workload whose service account is federated with an application
+/// (<https://learn.microsoft.com/azure/aks/workload-identity-overview>).
+///
+/// The token file is read at every fetch, since kubelet replaces it about once an hour, and the
+/// white space at its ends is dropped.
+#[derive(Debug)]
+pub struct WorkloadIdentity {
+    fetcher: Fetcher,
+    application: Application,
+    token_file: PathBuf,
+}
+
+impl WorkloadIdentity {
+    /// Checks the settings; neither sends anything nor opens the file.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Id`] for an id that is none.
+    pub fn new(
+        application: Application,
+        token_file: PathBuf,
+        scope: Scope,
+        network: Network,
+    ) -> Result<Self, SetupError> {
+        Ok(Self {
+            fetcher: fetcher("workload-identity", &application, scope, network)?,
+            application,
+            token_file,
+        })
+    }
+
+    /// With the application and the file (`AZURE_FEDERATED_TOKEN_FILE`) that the workload identity
+    /// webhook of AKS writes into a pod's environment.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Missing`], and those of [`new`](Self::new) and [`Application::from_environment`].
+    pub fn from_environment(
+        environment: &Environment,
+        scope: Scope,
+        network: Network,
+    ) -> Result<Self, SetupError> {
+        let file = environment
+            .federated_token_file
+            .as_ref()
+            .ok_or(SetupError::Missing("AZURE_FEDERATED_TOKEN_FILE"))?;
+        let application = Application::from_environment(environment)?;
+        Self::new(application, file.into(), scope, network)
+    }
+
+    async fn assertion(&self) -> Result<Secret, TokenError> {
+        let refused = |what: fmt::Arguments<'_>, permanent| {
+            let file = self.token_file.display();
+            let what = format!("the token file {file} {what}");
+            self.fetcher.subject.refused(&what, permanent)
+        };
+        let mut bytes = Vec::new();
+        let file = tokio::fs::File::open(&self.token_file)
+            .await
+            .map_err(|error| refused(format_args!("cannot be opened: {error}"), true))?;
+        file.take(TOKEN_FILE_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)
+            .await
+            .map_err(|error| refused(format_args!("cannot be read: {error}"), false))?;
+        if bytes.len() as u64 > TOKEN_FILE_BYTES_MAX {
+            return Err(refused(
+                format_args!("is longer than {TOKEN_FILE_BYTES_MAX} bytes"),
+                true,
+            ));
+        }
+        let token = String::from_utf8(bytes).unwrap_or_default();
+        let token = token.trim();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            // Empty for a moment, while somebody writes it in place.
+            return Err(refused(format_args!("holds no token"), false));
+        }
+        Ok(Secret::new(token))
+    }
+}
+
+impl TokenSource for WorkloadIdentity {
+    fn name(&self) -> &'static str {
+        self.fetcher.subject.source_name
+    }
+
+    fn fetch(&self) -> TokenFuture<'_> {
+        Box::pin(async { self.fetch_with(self.assertion().await?).await })
+    }
+}
+
+impl WorkloadIdentity {
+    async fn fetch_with(&self, assertion: Secret) -> Result<FetchedToken, TokenError> {
+        let redactor = Redactor::new([assertion.clone()]);
+        self.fetcher
+            .fetch(&redactor, |options| {
+                let credential = ClientAssertionCredential::new(
+                    self.application.tenant_id.clone(),
+                    self.application.client_id.clone(),
+                    Assertion(assertion),
+                    Some(ClientAssertionCredentialOptions {
+                        client_options: at(&self.application, options),
+                    }),
+                )?;
+                Ok(credential as Arc<dyn TokenCredential>)
+            })
+            .await
+    }
+}
+
+/// A proof that was made before the SDK asks for it.
+#[derive(Debug)]
+struct Assertion(Secret);
+
+#[async_trait::async_trait]
+impl ClientAssertion for Assertion {
+    async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
+        Ok(self.0.expose().to_owned())
+    }
+}
+
+fn fetcher(
+    source_name: &'static str,
+    application: &Application,
+    scope: Scope,
+    network: Network,
+) -> Result<Fetcher, SetupError> {
+    application.check()?;
+    let destination = application.authority.destination()?;
+    Ok(Fetcher {
+        network,
+        subject: Subject {
+            source_name,
+            place: destination.authority(),
+            asked: Asked::Entra,
+        },
+        destination,
+        shape: Shape::Entra,
+        scope,
+    })
+}
+
+/// The options with the application's authority.
+fn at(application: &Application, options: ClientOptions) -> ClientOptions {
+    ClientOptions {
+        cloud: Some(Arc::<CloudConfiguration>::new(
+            application.authority.cloud(),
+        )),
+        ..options
+    }
+}

@@ -1,0 +1,396 @@
+//! The state machine driven by hand, the ledger by events as services send them.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use talkline_frame::{EventType, MessageKind, Violation};
+
+use crate::{
+    Action, Close, Control, EndKind, EndedBy, Limits, Lost, Message, Modalities, Session, Side,
+    Stop, Summary, Verdict,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn session() -> (Session, Instant) {
+    let start = Instant::now_for_tests();
+    (Session::new(Limits::default(), start), start)
+}
+
+/// The only clock reading of these tests: an arbitrary origin.
+trait Origin {
+    fn now_for_tests() -> Self;
+}
+
+impl Origin for Instant {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant has no other constructor"
+    )]
+    fn now_for_tests() -> Self {
+        Instant::now()
+    }
+}
+
+fn actions(session: &mut Session) -> Vec<Action> {
+    std::iter::from_fn(|| session.poll_action()).collect()
+}
+
+fn close(code: u16, reason: &str) -> Close {
+    Close {
+        code: Some(code),
+        reason: reason.into(),
+    }
+}
+
+/// Shows an event of the upstream to a session, in pieces.
+fn show(session: &mut Session, name: &str, json: &str, now: Instant) {
+    let pieces = json.as_bytes().chunks(100);
+    let count = pieces.len();
+    for (i, piece) in pieces.enumerate() {
+        let known = if i + 1 < count {
+            EventType::Searching
+        } else {
+            EventType::Found(name)
+        };
+        session.on_text(Side::Upstream, known, piece);
+    }
+    let message = Message {
+        kind: MessageKind::Text,
+        event_type: EventType::Found(name),
+    };
+    session.on_data_end(Side::Upstream, Some(message), now);
+}
+
+fn summary_of(events: &[(&str, &str)]) -> Summary {
+    let (mut session, start) = session();
+    for (name, json) in events {
+        show(&mut session, name, json, start + SECOND);
+    }
+    session.into_summary(start + 2 * SECOND)
+}
+
+// === accounting ===
+
+#[test]
+fn usage_is_summed_by_modality() {
+    let first = r#"{"type":"response.done","event_id":"e","response":{"id":"r","status":"completed","output":[],
+        "usage":{"total_tokens":253,"input_tokens":132,"output_tokens":121,"input_token_details":{"text_tokens":119,
+        "audio_tokens":13,"image_tokens":0,"cached_tokens":64,"cached_tokens_details":{"text_tokens":64,
+        "audio_tokens":0,"image_tokens":0}},"output_token_details":{"text_tokens":30,"audio_tokens":91}}}}"#;
+    // As the preview API has it: no image tokens, no details of the cached ones.
+    let second = r#"{"type":"response.done","response":{"status":"cancelled","usage":{"total_tokens":10,
+        "input_tokens":7,"output_tokens":3,"input_token_details":{"cached_tokens":2,"text_tokens":4,
+        "audio_tokens":3},"output_token_details":{"text_tokens":1,"audio_tokens":2}}}}"#;
+    let failed = r#"{"type":"response.done","response":{"status":"failed","usage":null}}"#;
+    let summary = summary_of(&[
+        ("response.done", first),
+        ("response.done", second),
+        ("response.done", failed),
+    ]);
+    let usage = summary.usage;
+    assert_eq!(
+        usage.input,
+        Modalities {
+            text: 123,
+            audio: 16,
+            image: 0
+        }
+    );
+    assert_eq!(
+        usage.cached,
+        Modalities {
+            text: 64,
+            audio: 0,
+            image: 0
+        }
+    );
+    assert_eq!(
+        usage.output,
+        Modalities {
+            text: 31,
+            audio: 93,
+            image: 0
+        }
+    );
+    assert_eq!(
+        (
+            usage.input_tokens,
+            usage.cached_tokens,
+            usage.output_tokens,
+            usage.total_tokens
+        ),
+        (139, 66, 124, 263)
+    );
+    let responses = summary.responses;
+    assert_eq!(
+        (
+            responses.completed,
+            responses.cancelled,
+            responses.failed,
+            responses.other
+        ),
+        (1, 1, 1, 0)
+    );
+    assert_eq!(summary.uninspected, 0);
+}
+
+#[test]
+fn transcription_is_summed_by_token_and_by_time() {
+    let name = "conversation.item.input_audio_transcription.completed";
+    let tokens = r#"{"transcript":"hi","usage":{"type":"tokens","total_tokens":22,"input_tokens":13,
+        "input_token_details":{"text_tokens":0,"audio_tokens":13},"output_tokens":9}}"#;
+    let seconds = r#"{"transcript":"hi","usage":{"type":"duration","seconds":2.5}}"#;
+    let failed = (
+        "conversation.item.input_audio_transcription.failed",
+        r#"{"error":{"code":"DeploymentNotFound"}}"#,
+    );
+    let summary = summary_of(&[(name, tokens), (name, seconds), (name, "{}"), failed]);
+    let transcription = summary.transcription;
+    assert_eq!((transcription.completed, transcription.failed), (3, 1));
+    assert_eq!(
+        (
+            transcription.input_audio,
+            transcription.output_tokens,
+            transcription.total_tokens
+        ),
+        (13, 9, 22)
+    );
+    assert!((transcription.seconds - 2.5).abs() < 1e-9);
+}
+
+#[test]
+fn session_errors_and_limits_are_noted() {
+    let summary = summary_of(&[
+        (
+            "session.created",
+            r#"{"session":{"id":"sess_a","object":"realtime.session","expires_at":1764000000}}"#,
+        ),
+        (
+            "session.updated",
+            r#"{"session":{"id":"sess_b","expires_at":1764000001}}"#,
+        ),
+        ("response.audio.delta", r#"{"delta":"AAAA"}"#),
+        (
+            "error",
+            r#"{"event_id":null,"error":{"type":"invalid_request_error","code":"unknown_parameter"}}"#,
+        ),
+        ("error", r#"{"error":{"type":"server_error","code":null}}"#),
+        (
+            "rate_limits.updated",
+            r#"{"rate_limits":[{"name":"tokens","limit":100,"remaining":90,"reset_seconds":1.5}]}"#,
+        ),
+    ]);
+    assert_eq!(summary.upstream_session_id.as_deref(), Some("sess_a"));
+    assert_eq!(summary.upstream_expires_at, Some(1_764_000_001));
+    assert_eq!(summary.first_audio, Some(SECOND));
+    assert_eq!(
+        (summary.errors.count, summary.errors.last_code.as_deref()),
+        (2, Some("server_error"))
+    );
+    assert_eq!(
+        (
+            summary.rate_limits[0].name.as_str(),
+            summary.rate_limits[0].remaining
+        ),
+        ("tokens", 90)
+    );
+    assert_eq!(summary.duration, 2 * SECOND);
+}
+
+#[test]
+fn events_that_cannot_be_read_are_counted() {
+    let long = format!(r#"{{"pad":"{}","response":{{}}}}"#, "x".repeat(256 << 10));
+    let summary = summary_of(&[
+        ("response.done", long.as_str()),
+        ("response.done", "no json"),
+        (
+            "response.done",
+            r#"{"response":{"usage":{"total_tokens":-1}}}"#,
+        ),
+        ("response.done", r#"{"response":{"status":"completed"}}"#),
+        ("response.output_audio.delta", "not looked at"),
+    ]);
+    assert_eq!(summary.uninspected, 3);
+    assert_eq!(summary.responses.completed, 1);
+}
+
+#[test]
+fn hostile_values_neither_overflow_nor_reach_the_log() {
+    let huge = format!(
+        r#"{{"response":{{"usage":{{"total_tokens":{}}}}}}}"#,
+        u64::MAX
+    );
+    let code = format!(r#"{{"error":{{"code":"a\nb{}"}}}}"#, "x".repeat(1000));
+    let summary = summary_of(&[
+        ("response.done", &huge),
+        ("response.done", &huge),
+        ("error", &code),
+    ]);
+    assert_eq!(summary.usage.total_tokens, u64::MAX);
+    let code = summary.errors.last_code.unwrap();
+    assert!(code.starts_with("a bx") && code.len() == 64, "{code}");
+}
+
+// === verdicts and ends ===
+
+#[test]
+fn frames_are_forwarded_until_their_receiver_is_told() {
+    let (mut session, now) = session();
+    assert_eq!(session.on_data_header(Side::Client), Verdict::Forward);
+    session.on_control(Side::Client, Control::Close(close(1000, "")), now);
+    assert_eq!(session.on_data_header(Side::Client), Verdict::Discard);
+    assert_eq!(session.on_data_header(Side::Upstream), Verdict::Forward);
+    session.on_control(Side::Upstream, Control::Close(close(1000, "")), now);
+    assert_eq!(session.on_data_header(Side::Upstream), Verdict::Discard);
+}
+
+#[test]
+fn the_first_cause_is_the_one_that_is_kept() {
+    let (mut session, now) = session();
+    session.on_violation(Side::Client, Violation::Unmasked, now);
+    session.on_lost(Side::Upstream, Lost::Broken, now);
+    session.on_stop(
+        Stop {
+            code: 1001,
+            reason: "drain".into(),
+            event: None,
+        },
+        now,
+    );
+    let end = session.into_summary(now).end;
+    assert_eq!(
+        (end.by, end.kind, end.code),
+        (EndedBy::Client, EndKind::Violation, Some(1002))
+    );
+    assert_eq!(end.reason, "client_frame_unmasked");
+}
+
+#[test]
+fn a_client_violation_waits_for_the_upstream_no_longer_than_the_grace() {
+    let (mut session, now) = session();
+    session.on_violation(Side::Client, Violation::TextUtf8, now);
+    assert_eq!(
+        actions(&mut session),
+        [Action::Close(
+            Side::Upstream,
+            close(1001, "client protocol violation")
+        )]
+    );
+    let deadline = session.poll_timeout().unwrap();
+    assert_eq!(deadline, now + Duration::from_millis(250));
+    session.on_timeout(deadline);
+    assert_eq!(
+        actions(&mut session),
+        [
+            Action::Close(Side::Client, close(1007, "text_not_utf8")),
+            Action::Shutdown(Side::Client),
+            Action::Shutdown(Side::Upstream),
+        ]
+    );
+    session.on_timeout(session.poll_timeout().unwrap());
+    assert_eq!(actions(&mut session), [Action::End]);
+    assert_eq!(session.poll_timeout(), None);
+}
+
+#[test]
+fn a_flood_of_pings_is_one_pong() {
+    let (mut session, now) = session();
+    for i in 0..1000u32 {
+        session.on_control(Side::Client, Control::Ping(&i.to_be_bytes()), now);
+    }
+    assert_eq!(
+        actions(&mut session),
+        [Action::Pong(Side::Client, 999u32.to_be_bytes().to_vec())]
+    );
+}
+
+#[test]
+fn without_pings_there_is_no_timer() {
+    let (_, now) = session();
+    let session = Session::new(
+        Limits {
+            ping_interval: None,
+            ..Limits::default()
+        },
+        now,
+    );
+    assert_eq!(session.poll_timeout(), None);
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Bytes(Side),
+    Data(Side),
+    Ping(Side),
+    Close(Side),
+    Violation(Side),
+    Lost(Side, bool),
+    Stop,
+    Timeout,
+    Wait(u16),
+}
+
+fn any_happening() -> impl Strategy<Value = Happening> {
+    let side = || prop_oneof![Just(Side::Client), Just(Side::Upstream)];
+    prop_oneof![
+        side().prop_map(Happening::Bytes),
+        side().prop_map(Happening::Data),
+        side().prop_map(Happening::Ping),
+        side().prop_map(Happening::Close),
+        side().prop_map(Happening::Violation),
+        (side(), any::<bool>()).prop_map(|(side, broken)| Happening::Lost(side, broken)),
+        Just(Happening::Stop),
+        Just(Happening::Timeout),
+        any::<u16>().prop_map(Happening::Wait),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: at most one close frame a side, never with a code that must
+    /// not be on the wire; nothing is said behind it; once the end has begun it comes within the limits.
+    #[test]
+    fn any_order_of_happenings_ends_well(happenings in proptest::collection::vec(any_happening(), 0..40)) {
+        let (mut session, start) = session();
+        let mut now = start;
+        let mut closed = [false, false];
+        let mut over = false;
+        for happening in happenings {
+            match happening {
+                Happening::Bytes(side) => session.on_bytes(side, 10),
+                Happening::Data(side) => { let _ = session.on_data_header(side); }
+                Happening::Ping(side) => session.on_control(side, Control::Ping(b""), now),
+                Happening::Close(side) => session.on_control(side, Control::Close(close(4000, "x")), now),
+                Happening::Violation(side) => session.on_violation(side, Violation::CloseCode, now),
+                Happening::Lost(side, true) => session.on_lost(side, Lost::Broken, now),
+                Happening::Lost(side, false) => session.on_lost(side, Lost::EndOfStream, now),
+                Happening::Stop => session.on_stop(Stop { code: 1006, reason: "r".repeat(200), event: None }, now),
+                Happening::Timeout => session.on_timeout(now),
+                Happening::Wait(milliseconds) => now += Duration::from_millis(milliseconds.into()),
+            }
+            for action in actions(&mut session) {
+                prop_assert!(!over, "{action:?} after the end");
+                match action {
+                    Action::Close(side, close) => {
+                        let closed = &mut closed[usize::from(side == Side::Upstream)];
+                        prop_assert!(!std::mem::replace(closed, true), "closed twice");
+                        prop_assert!(close.code.is_none_or(talkline_frame::is_close_code_legal));
+                        prop_assert!(close.reason.len() <= 123);
+                    }
+                    Action::Ping(side) | Action::Pong(side, _) | Action::Event(side, _) => {
+                        prop_assert!(!closed[usize::from(side == Side::Upstream)], "spoke after closing");
+                    }
+                    Action::Shutdown(_) => {}
+                    Action::End => over = true,
+                }
+            }
+        }
+        session.on_stop(Stop { code: 1001, reason: String::new(), event: None }, now);
+        let latest = now + 7 * SECOND;
+        while let Some(deadline) = session.poll_timeout() {
+            prop_assert!(deadline <= latest, "ends by {:?}", deadline - now);
+            session.on_timeout(deadline);
+        }
+        prop_assert!(session.is_ended());
+    }
+}
