@@ -29,7 +29,9 @@ mod upstream;
 
 pub use ask::{Ask, AskError, ClientDialect, Intent, REALTIME_SUBPROTOCOL};
 pub use diagnosis::{
-    AzureAnswer, Blame, Diagnosis, HandshakeFault, Permanence, Phase, Refusal, UpstreamAnswer,
+    AzureAnswer, Blame, Circumstances, Diagnosis, ERRORS_PAGE, HandshakeFault, IdentityFailure,
+    Incident, IncidentKind, Permanence, Phase, PrincipalKind, Refusal, TcpFault, TlsFault,
+    TokenClaims, UpstreamAnswer, errors_reference,
 };
 pub use upstream::{
     AzureApi, AzureUpstream, Correlation, CustomUpstream, OpenAiUpstream, Upstream, UpstreamRequest,

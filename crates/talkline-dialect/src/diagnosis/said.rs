@@ -1,0 +1,253 @@
+//! What an upstream said, made fit to be shown.
+
+use serde_json::Value;
+use talkline_auth::Sealed;
+
+/// The longest part of an upstream's message that is handed on, in characters.
+const MESSAGE_CHARS_MAX: usize = 400;
+/// The longest code, in characters.
+const CODE_CHARS_MAX: usize = 80;
+/// Shortest piece of a credential at the end of a cut-off text that is taken for one.
+const TAIL_BYTES_MIN: usize = 4;
+/// What stands in place of a credential.
+const REDACTED: &str = "[redacted]";
+
+/// Code and message of an error body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) code: Option<String>,
+    pub(super) message: Option<String>,
+    /// The body is a page for people: something other than the service wrote it.
+    pub(super) is_html: bool,
+}
+
+impl Said {
+    /// Reads a body in any of the shapes that Azure, its gateways and OpenAI use, whole or cut off.
+    pub(super) fn read(body: &[u8], target: &Sealed) -> Self {
+        let text = String::from_utf8_lossy(body);
+        let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}' || c == '\0');
+        if text.starts_with('<') {
+            return Self {
+                is_html: true,
+                ..Self::default()
+            };
+        }
+        // serde_json stops at 128 levels, so a body cannot exhaust the stack; what it gives up on,
+        // because of depth or because the rest is missing, is searched for the two fields.
+        let (code, message) = match serde_json::from_str::<Value>(text) {
+            Ok(value) => fields(&value),
+            Err(_) if text.starts_with(['{', '[']) => {
+                let code = scrape(text, "code").or_else(|| scrape(text, "statusCode"));
+                (code, scrape(text, "message"))
+            }
+            Err(_) => (None, Some(text.to_owned())),
+        };
+        let kept = |text: String, chars_max| {
+            let text = clean(&without_credentials(&text, target), chars_max);
+            (!text.is_empty()).then_some(text)
+        };
+        Self {
+            code: code.and_then(|code| kept(code, CODE_CHARS_MAX)),
+            message: message.and_then(|message| kept(message, MESSAGE_CHARS_MAX)),
+            is_html: false,
+        }
+    }
+}
+
+fn fields(value: &Value) -> (Option<String>, Option<String>) {
+    if let Some(Value::String(text)) = value.get("error").or(Some(value)) {
+        return (None, Some(text.clone()));
+    }
+    let error = value
+        .get("error")
+        .filter(|error| error.is_object())
+        .unwrap_or(value);
+    let field = |names: &[&str]| {
+        names.iter().find_map(|name| match error.get(name) {
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(Value::Number(number)) => Some(number.to_string()),
+            _ => None,
+        })
+    };
+    (
+        field(&["code", "statusCode"]),
+        field(&["message", "Message", "detail", "error_description"]),
+    )
+}
+
+/// The value of the first `"name":` in a text that is no whole JSON.
+fn scrape(text: &str, name: &str) -> Option<String> {
+    let quoted = format!("\"{name}\"");
+    let mut rest = text;
+    loop {
+        let (_, after) = rest.split_once(quoted.as_str())?;
+        rest = after;
+        let Some(value) = after.trim_start().strip_prefix(':') else {
+            continue;
+        };
+        let value = value.trim_start();
+        if let Some(string) = value.strip_prefix('"') {
+            return Some(unescape(string));
+        }
+        let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
+        if !digits.is_empty() {
+            return Some(digits);
+        }
+    }
+}
+
+/// A JSON string up to its closing quote, or as much of it as there is.
+fn unescape(string: &str) -> String {
+    let mut plain = String::new();
+    let mut chars = string.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => break,
+            '\\' => match chars.next() {
+                Some('n' | 'r' | 't' | 'b' | 'f') => plain.push(' '),
+                Some('u') => {
+                    let digits: String = chars.by_ref().take(4).collect();
+                    let c = u32::from_str_radix(&digits, 16).ok();
+                    plain.push(c.and_then(char::from_u32).unwrap_or('\u{fffd}'));
+                }
+                Some(c) => plain.push(c),
+                None => break,
+            },
+            c => plain.push(c),
+        }
+        if plain.len() > 16 * MESSAGE_CHARS_MAX {
+            break;
+        }
+    }
+    plain
+}
+
+/// `text` without the target's credential, whole or cut off at the end, and without anything that
+/// looks like another one.
+pub(super) fn without_credentials(text: &str, target: &Sealed) -> String {
+    let mut text = target.scrub(text);
+    if let Some((_, secret)) = target.authentication() {
+        let secret = secret.expose();
+        let secret = secret.strip_prefix("Bearer ").unwrap_or(secret);
+        cut_tail(&mut text, secret);
+    }
+    without_key_shapes(&text)
+}
+
+/// Removes the beginning of a secret from the end of a text that may have been cut off inside it.
+fn cut_tail(text: &mut String, secret: &str) {
+    let longest = secret.len().min(text.len());
+    for length in (TAIL_BYTES_MIN..longest.max(TAIL_BYTES_MIN)).rev() {
+        let Some(beginning) = secret.get(..length) else {
+            continue;
+        };
+        if text.ends_with(beginning) {
+            text.truncate(text.len() - length);
+            text.push_str(REDACTED);
+            return;
+        }
+    }
+}
+
+/// Names after which a credential stands, in a header line, a query or JSON.
+const NAMES: [&str; 12] = [
+    "api-key",
+    "apikey",
+    "api_key",
+    "authorization",
+    "subscription-key",
+    "access_token",
+    "client_secret",
+    "password",
+    "bearer",
+    "cookie",
+    "sig",
+    "x-functions-key",
+];
+
+pub(super) fn without_key_shapes(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut follows_name = false;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let in_word = |c: char| c.is_ascii_alphanumeric() || "-_.~+/%".contains(c);
+        let end = rest.find(|c| !in_word(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        let gap = after.find(in_word).unwrap_or(after.len());
+        let (between, next) = after.split_at(gap);
+        if !word.is_empty() {
+            let lower = word.to_ascii_lowercase();
+            let is_name = NAMES.iter().any(|name| {
+                lower == *name
+                    || lower.ends_with(&format!("-{name}"))
+                    || lower == format!("{name}s")
+            });
+            if is_name {
+                kept.push_str(word);
+                // "Authorization: Bearer x": the second name hands on what the first began. A name
+                // in prose is followed by a space only.
+                follows_name = between.contains([':', '='])
+                    || (lower == "bearer" && follows_name)
+                    || (lower == "bearer"
+                        && looks_like_key(next.split(|c| !in_word(c)).next().unwrap_or("")));
+            } else if follows_name && lower != "basic" || looks_like_key(word) {
+                kept.push_str(REDACTED);
+                follows_name = false;
+            } else {
+                kept.push_str(word);
+            }
+        }
+        kept.push_str(between);
+        rest = next;
+    }
+    kept
+}
+
+/// Keys of OpenAI, client secrets, JSON Web Tokens, and long runs without any structure. GUIDs,
+/// which request ids are, have dashes; names and paths have words.
+fn looks_like_key(word: &str) -> bool {
+    let prefixed = ["sk-", "ek_", "eyJ"]
+        .iter()
+        .any(|prefix| word.starts_with(prefix) && word.len() >= 12);
+    let run = word.trim_end_matches(['.', ',']);
+    let dense = run.len() >= 32
+        && run
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
+        && run.bytes().any(|byte| byte.is_ascii_digit())
+        && run.bytes().any(|byte| byte.is_ascii_alphabetic());
+    prefixed || dense
+}
+
+/// One line of printable text, at most `chars_max` long.
+pub(super) fn clean(text: &str, chars_max: usize) -> String {
+    let printable = |c: char| {
+        if c.is_control() || is_bidi_control(c) {
+            ' '
+        } else {
+            c
+        }
+    };
+    let mut cleaned: String = text.chars().map(printable).take(chars_max).collect();
+    if text.chars().nth(chars_max).is_some() {
+        cleaned.push('…');
+    }
+    cleaned.trim().to_owned()
+}
+
+/// Characters that reorder what follows them, and could make a log line read as another.
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Host and path of a `Location`: its query has been seen to hold the key.
+pub(super) fn host_and_path(location: &str) -> String {
+    let end = location.find(['?', '#', ';']).unwrap_or(location.len());
+    let location = &location[..end];
+    let location = location
+        .split_once("//")
+        .map_or(location, |(_, behind)| behind);
+    let authority = location.split(['/', '\\']).next().unwrap_or_default();
+    let start = authority.rfind('@').map_or(0, |at| at + 1);
+    clean(&location[start..], 200)
+}
