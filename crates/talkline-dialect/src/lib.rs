@@ -34,7 +34,8 @@ pub use diagnosis::{
     TokenClaims, UpstreamAnswer, errors_reference,
 };
 pub use upstream::{
-    AzureApi, AzureUpstream, Correlation, CustomUpstream, OpenAiUpstream, Upstream, UpstreamRequest,
+    AzureApi, AzureUpstream, Correlation, CustomUpstream, OpenAiUpstream, Upstream, UpstreamKind,
+    UpstreamRequest,
 };
 
 #[cfg(doctest)]

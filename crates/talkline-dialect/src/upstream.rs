@@ -25,6 +25,17 @@ pub enum Upstream {
     Custom(CustomUpstream),
 }
 
+/// What kind of upstream it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamKind {
+    /// [`Upstream::Azure`].
+    Azure,
+    /// [`Upstream::OpenAi`].
+    OpenAi,
+    /// [`Upstream::Custom`].
+    Custom,
+}
+
 /// An Azure deployment.
 #[derive(Clone, Debug)]
 pub struct AzureUpstream {
@@ -153,6 +164,15 @@ impl Upstream {
                 .filter_map(|(name, value)| Some((name, value?))),
         );
         Ok(UpstreamRequest { target, headers })
+    }
+
+    /// What kind of upstream it is.
+    pub fn kind(&self) -> UpstreamKind {
+        match self {
+            Upstream::Azure(_) => UpstreamKind::Azure,
+            Upstream::OpenAi(_) => UpstreamKind::OpenAi,
+            Upstream::Custom(_) => UpstreamKind::Custom,
+        }
     }
 
     /// Name of the provider, for logs.

@@ -12,7 +12,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use talkline_config::{RouteMatch, UnknownModel};
-use talkline_dialect::{Ask, Blame, Diagnosis, Permanence, REALTIME_SUBPROTOCOL};
+use talkline_dialect::{Ask, Diagnosis, REALTIME_SUBPROTOCOL};
 use talkline_relay::{Leg, Options as RelayOptions, UpstreamMasking, refuse, relay};
 use talkline_session::{Session, Summary};
 use tokio::{
@@ -27,7 +27,7 @@ use crate::{
     dial::{Answer, Upstream},
     handshake,
     head::{HeadError, Rewound, read_head},
-    refusal::HttpRefusal,
+    refusal::{HttpRefusal, RefusalDelivery, problem},
     report::{self, SessionLabels},
     server::{Shared, farewell},
 };
@@ -196,24 +196,12 @@ async fn upgrade(
     } = admit(&request, &shared.keys, &shared.origins)?;
     // Strangers are few at a time; whoever was let in counts as a session.
     lock(slot).handshake = None;
-    let busy = |code, message| {
-        HttpRefusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
-            .with_header(header::RETRY_AFTER, "1")
-    };
     if lifecycle != Lifecycle::Serving {
-        return Err(busy(
-            "relay_shutting_down",
-            "the relay is shutting down; try another instance",
-        ));
+        return Err(HttpRefusal::busy(Diagnosis::relay_shutting_down()));
     }
     let permit = Arc::clone(&shared.sessions)
         .try_acquire_owned()
-        .map_err(|_| {
-            busy(
-                "relay_full",
-                "the relay has as many sessions as it may have",
-            )
-        })?;
+        .map_err(|_| HttpRefusal::busy(Diagnosis::relay_full()))?;
 
     let mut labels = SessionLabels::new(&client, &ask);
     correlation
@@ -223,6 +211,10 @@ async fn upgrade(
         Ok(route) => dial(shared, &route, &ask, &correlation, &mut labels).await,
         Err(unknown) => Outcome::Refused(Box::new(unknown_model(&unknown))),
     };
+    if let (RefusalDelivery::Http, Outcome::Refused(diagnosis)) = (shared.refusals, &outcome) {
+        report::session_refused(&labels, shared.refusals, diagnosis);
+        return Ok(problem(diagnosis));
+    }
     let response = switching_protocols(&websocket_key, &ask, &labels);
     let on_upgrade = hyper::upgrade::on(&mut request);
     let opening = Opening {
@@ -316,7 +308,15 @@ where
     };
     match outcome {
         Outcome::Open(Upstream::Plain(upstream)) => {
-            let summary = run(client, upstream, UpstreamMasking::Fresh, shared, lifecycle).await;
+            let summary = run(
+                client,
+                upstream,
+                UpstreamMasking::Fresh,
+                shared,
+                &labels,
+                lifecycle,
+            )
+            .await;
             report::session_ended(&labels, &summary);
         }
         Outcome::Open(Upstream::Tls(upstream)) => {
@@ -325,13 +325,14 @@ where
                 upstream,
                 UpstreamMasking::Verbatim,
                 shared,
+                &labels,
                 lifecycle,
             )
             .await;
             report::session_ended(&labels, &summary);
         }
         Outcome::Refused(diagnosis) => {
-            report::session_refused(&labels, &diagnosis);
+            report::session_refused(&labels, shared.refusals, &diagnosis);
             let code = diagnosis.permanence.close_code();
             refuse(
                 client,
@@ -350,6 +351,7 @@ async fn run<C, U>(
     upstream: Leg<U>,
     upstream_masking: UpstreamMasking,
     shared: &Shared,
+    labels: &SessionLabels,
     mut lifecycle: watch::Receiver<Lifecycle>,
 ) -> Summary
 where
@@ -363,7 +365,8 @@ where
             .await;
         farewell()
     };
-    let session = Session::new(shared.session_limits.clone(), std::time::Instant::now());
+    let session = Session::new(shared.session_limits.clone(), std::time::Instant::now())
+        .on_incident(report::incidents(labels));
     relay(
         client,
         upstream,
@@ -399,29 +402,11 @@ where
 }
 
 fn unknown_model(unknown: &UnknownModel) -> Diagnosis {
-    Diagnosis {
-        code: "unknown_model",
-        blame: Blame::Client,
-        permanence: Permanence::Permanent,
-        summary: format!("The relay has no model named `{}`.", unknown.asked),
-        next_step: format!(
-            "Ask for one that exists: {}. The operator adds names under talk.realtime.routes or with talk.realtime.allowAnyModel.",
-            unknown.available.join(", ")
-        ),
-        answer: None,
-        retry_after: None,
-    }
+    let available = unknown.available.iter().map(AsRef::as_ref);
+    Diagnosis::unknown_model(&unknown.asked, available)
 }
 
 fn unusable_target(error: &talkline_auth::SealError) -> Diagnosis {
     info!(%error, "a configured upstream has no usable path");
-    Diagnosis {
-        code: "upstream_path_invalid",
-        blame: Blame::Operator,
-        permanence: Permanence::Permanent,
-        summary: "The configured upstream has no usable path.".into(),
-        next_step: "Check the endpoint's path in the relay's configuration.".into(),
-        answer: None,
-        retry_after: None,
-    }
+    Diagnosis::unusable_path()
 }

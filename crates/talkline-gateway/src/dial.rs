@@ -14,7 +14,9 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use talkline_auth::{Scheme, Sealed};
-use talkline_dialect::{HandshakeFault, Phase, Refusal, UpstreamAnswer, UpstreamRequest};
+use talkline_dialect::{
+    HandshakeFault, Phase, Refusal, TcpFault, TlsFault, UpstreamAnswer, UpstreamRequest,
+};
 use talkline_relay::Leg;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -202,8 +204,10 @@ impl Dialer {
                 () = sleep_until(deadline) => return Err(Refusal::TimedOut(Phase::Tcp)),
             }
             if attempts.is_empty() && waiting.len() == 0 {
-                let detail = last_error.map_or_else(|| "no address left".into(), |e| e.to_string());
-                return Err(Refusal::Failed(Phase::Tcp, detail));
+                return Err(last_error.map_or_else(
+                    || Refusal::Failed(Phase::Tcp, "no address left".into()),
+                    |error| tcp_refusal(&error),
+                ));
             }
         }
     }
@@ -218,7 +222,7 @@ impl Dialer {
         timeout(self.timeouts.tls, self.tls.connect(name, tcp))
             .await
             .map_err(|_| Refusal::TimedOut(Phase::Tls))?
-            .map_err(|error| Refusal::Failed(Phase::Tls, error.to_string()))
+            .map_err(|error| Refusal::Tls(tls_fault(&error), error.to_string()))
     }
 
     async fn upgrade<IO>(
@@ -290,6 +294,40 @@ impl Dialer {
             },
             answer,
         ))
+    }
+}
+
+fn tcp_refusal(error: &io::Error) -> Refusal {
+    let fault = match error.kind() {
+        // The operating system gave up before the deadline.
+        io::ErrorKind::TimedOut => return Refusal::TimedOut(Phase::Tcp),
+        io::ErrorKind::ConnectionRefused => TcpFault::Refused,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => TcpFault::Unreachable,
+        _ => TcpFault::Other,
+    };
+    Refusal::Tcp(fault, error.to_string())
+}
+
+fn tls_fault(error: &io::Error) -> TlsFault {
+    use rustls::CertificateError as Certificate;
+
+    let cause = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(certificate)) => match certificate {
+            Certificate::Expired | Certificate::ExpiredContext { .. } => TlsFault::Expired,
+            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
+                TlsFault::NotYetValid
+            }
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+                TlsFault::WrongName
+            }
+            Certificate::UnknownIssuer => TlsFault::UnknownCa,
+            _ => TlsFault::Certificate,
+        },
+        Some(rustls::Error::InvalidMessage(_)) => TlsFault::NotTls,
+        _ => TlsFault::Other,
     }
 }
 

@@ -31,6 +31,7 @@ mod server;
 pub mod tls;
 
 pub use dial::ResolveOverride;
+pub use refusal::RefusalDelivery;
 pub use server::{Gateway, Options, StartError};
 
 #[cfg(doctest)]

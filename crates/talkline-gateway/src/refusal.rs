@@ -6,6 +6,36 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::json;
+use talkline_dialect::Diagnosis;
+
+/// How a client is told that an upstream gives it no session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RefusalDelivery {
+    /// In the session: 101, an `error` event, and a close frame whose reason is the code. Browsers
+    /// show scripts nothing of a failed handshake, so this is the default.
+    #[default]
+    InBand,
+    /// In place of the session: a problem document (RFC 9457) with the status 424, 429 or 503.
+    Http,
+}
+
+/// The problem document of a diagnosis.
+pub(crate) fn problem(diagnosis: &Diagnosis) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(diagnosis.problem())));
+    *response.status_mut() = StatusCode::from_u16(diagnosis.permanence.http_status())
+        .unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(seconds) = diagnosis.retry_after_seconds() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
 
 /// A refusal before the WebSocket is open: status, stable code and a sentence, in the shape in which
 /// OpenAI's API reports errors.
@@ -29,6 +59,13 @@ impl HttpRefusal {
             message: message.into(),
             header: None,
         }
+    }
+
+    /// The relay itself has no room: tried again elsewhere, or in a second.
+    pub(crate) fn busy(diagnosis: Diagnosis) -> Self {
+        let message = format!("{} {}", diagnosis.summary, diagnosis.next_step);
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, diagnosis.code, message)
+            .with_header(header::RETRY_AFTER, "1")
     }
 
     pub(crate) fn origin_not_allowed() -> Self {

@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use talkline_auth::Client;
 use talkline_config::RouteMatch;
-use talkline_dialect::{Ask, ClientDialect, Diagnosis, Intent};
+use talkline_dialect::{Ask, ClientDialect, Diagnosis, Incident, Intent, UpstreamKind};
 use talkline_session::Summary;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
+
+use crate::refusal::RefusalDelivery;
+
+/// Longest word of an upstream's event in a log line, in characters.
+const WORD_CHARS_MAX: usize = 64;
 
 /// What is known of a session before its first frame.
 #[derive(Clone, Debug)]
@@ -22,6 +27,7 @@ pub(crate) struct SessionLabels {
     provider: String,
     upstream: String,
     deployment: String,
+    kind: UpstreamKind,
     /// The upstream's id of the handshake.
     pub(crate) request_id: Option<String>,
     /// The region that answered.
@@ -47,6 +53,7 @@ impl SessionLabels {
             provider: String::new(),
             upstream: String::new(),
             deployment: String::new(),
+            kind: UpstreamKind::Custom,
             request_id: None,
             region: None,
             dialled: Duration::ZERO,
@@ -56,6 +63,7 @@ impl SessionLabels {
     pub(crate) fn routed(&mut self, route: &RouteMatch<'_>) {
         self.provider = route.provider.to_owned();
         self.upstream = route.upstream.origin();
+        self.kind = route.upstream.kind();
         self.deployment = route
             .upstream
             .deployment()
@@ -99,8 +107,11 @@ pub(crate) fn session_ended(labels: &SessionLabels, summary: &Summary) {
         upstream_bytes = upstream_to_client.bytes,
         responses_completed = responses.completed,
         responses_failed = responses.failed,
+        responses_incomplete = responses.incomplete,
         error_events = errors.count,
         last_error = errors.last_code.as_deref(),
+        transcriptions_failed = summary.transcription.failed,
+        incidents = incident_counts(summary),
         tokens_total = usage.total_tokens,
         input_text_tokens = usage.input.text,
         input_audio_tokens = usage.input.audio,
@@ -112,8 +123,68 @@ pub(crate) fn session_ended(labels: &SessionLabels, summary: &Summary) {
     );
 }
 
-pub(crate) fn session_refused(labels: &SessionLabels, diagnosis: &Diagnosis) {
+/// `session_expired=1 session_rate_limited=3`, in the order in which they came first.
+fn incident_counts(summary: &Summary) -> Option<String> {
+    let counts: Vec<_> = summary
+        .incidents
+        .iter()
+        .map(|incident| format!("{}={}", incident.code, incident.count))
+        .collect();
+    (!counts.is_empty()).then(|| counts.join(" "))
+}
+
+/// Logs the failures that the upstream reports in a session, when each is met for the first time.
+///
+/// The upstream's message may quote the client, so it is for DEBUG only.
+pub(crate) fn incidents(labels: &SessionLabels) -> impl FnMut(&Incident<'_>) + Send + 'static {
+    let session = labels.session.clone();
+    let deployment = labels.deployment.clone();
+    let kind = labels.kind;
+    move |incident| {
+        let diagnosis = Diagnosis::in_session(incident, kind);
+        let message = incident.message;
+        debug!(session, message, "the upstream reported a failure");
+        if diagnosis.code == "session_out_of_turn" {
+            // A race between client and model, which every conversation with interruptions has.
+            return;
+        }
+        warn!(
+            session,
+            deployment,
+            code = diagnosis.code,
+            blame = diagnosis.blame.as_str(),
+            permanence = diagnosis.permanence.as_str(),
+            event = incident.kind.as_str(),
+            upstream_code = word(incident.code),
+            upstream_param = word(incident.param),
+            summary = diagnosis.summary,
+            next_step = diagnosis.next_step,
+            "session impaired"
+        );
+    }
+}
+
+/// A word of the upstream's, fit for a log line.
+fn word(text: &str) -> Option<String> {
+    let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';
+    let word: String = text
+        .chars()
+        .filter(printable)
+        .take(WORD_CHARS_MAX)
+        .collect();
+    (!word.is_empty()).then_some(word)
+}
+
+pub(crate) fn session_refused(
+    labels: &SessionLabels,
+    delivery: RefusalDelivery,
+    diagnosis: &Diagnosis,
+) {
     let answer = diagnosis.answer.as_ref();
+    let (close_code, status) = match delivery {
+        RefusalDelivery::InBand => (Some(diagnosis.permanence.close_code()), None),
+        RefusalDelivery::Http => (None, Some(diagnosis.permanence.http_status())),
+    };
     warn!(
         session = labels.session,
         client = labels.client,
@@ -125,7 +196,9 @@ pub(crate) fn session_refused(labels: &SessionLabels, diagnosis: &Diagnosis) {
         deployment = labels.deployment,
         code = diagnosis.code,
         blame = diagnosis.blame.as_str(),
-        close_code = diagnosis.permanence.close_code(),
+        permanence = diagnosis.permanence.as_str(),
+        close_code,
+        status,
         upstream_status = answer.map(|answer| answer.status),
         upstream_code = answer.and_then(|answer| answer.code.as_deref()),
         upstream_message = answer.and_then(|answer| answer.message.as_deref()),

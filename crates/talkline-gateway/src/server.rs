@@ -21,6 +21,7 @@ use crate::{
     connection::{self, Lifecycle},
     dial::{DialTimeouts, Dialer, ResolveOverride},
     head::HeadLimits,
+    refusal::RefusalDelivery,
     tls::{self, TlsError},
 };
 
@@ -40,6 +41,8 @@ pub struct Options {
     pub tls: Option<Arc<ServerConfig>>,
     /// Loopback addresses that stand in for upstream names, for tests.
     pub resolve: Vec<ResolveOverride>,
+    /// How clients are told that an upstream gives them no session.
+    pub refusals: RefusalDelivery,
 }
 
 /// Why a gateway cannot start.
@@ -65,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) origins: OriginPolicy,
     pub(crate) routes: Routes,
     pub(crate) dialer: Dialer,
+    pub(crate) refusals: RefusalDelivery,
     pub(crate) sessions: Arc<Semaphore>,
     pub(crate) session_limits: SessionLimits,
     pub(crate) head_limits: HeadLimits,
@@ -116,6 +120,7 @@ impl Gateway {
             },
             routes: config.routes,
             dialer: Dialer::new(tls::client_config()?, timeouts, options.resolve),
+            refusals: options.refusals,
             sessions: Arc::new(Semaphore::new(limits.sessions_max)),
             session_limits,
             head_limits: HeadLimits {

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use talkline_dialect::{Incident, IncidentKind};
 use talkline_frame::EventType;
 
 use crate::close::sanitize;
+use crate::incidents::{Incidents, Observer};
 use crate::summary::{Errors, Modalities, RateLimit, Responses, Summary, Transcription, Usage};
 
 /// Longest code, id or name that is kept of an event.
@@ -33,6 +35,7 @@ struct Totals {
     transcription: Transcription,
     responses: Responses,
     errors: Errors,
+    incidents: Incidents,
     rate_limits: Vec<RateLimit>,
     session_id: Option<String>,
     expires_at: Option<u64>,
@@ -90,6 +93,10 @@ impl Ledger {
         }
     }
 
+    pub(crate) fn observe(&mut self, observer: Observer) {
+        self.totals.incidents.observe(observer);
+    }
+
     /// Sees a piece of a text message of the upstream. Keeps it only while the event may be, or is, one
     /// that is read.
     pub(crate) fn on_payload(&mut self, event_type: EventType<'_>, piece: &[u8]) {
@@ -133,6 +140,7 @@ impl Ledger {
             transcription: totals.transcription,
             responses: totals.responses,
             errors: totals.errors,
+            incidents: totals.incidents.into_counts(),
             rate_limits: totals.rate_limits,
             upstream_session_id: totals.session_id,
             upstream_expires_at: totals.expires_at,
@@ -157,6 +165,17 @@ impl Totals {
             ControlEvent::ResponseDone => {
                 let response = serde_json::from_slice::<ResponseEvent>(json)?.response;
                 self.count_response(response.status.as_deref());
+                let details = response.status_details.unwrap_or_default();
+                let kind = match response.status.as_deref() {
+                    Some("failed") => Some(IncidentKind::ResponseFailed),
+                    Some("incomplete") => Some(IncidentKind::ResponseIncomplete),
+                    _ => None,
+                };
+                if let Some(kind) = kind {
+                    let mut error = details.error.unwrap_or_default();
+                    error.code = error.code.or(details.reason);
+                    self.incidents.count(&error.incident(kind));
+                }
                 self.usage.add(response.usage.unwrap_or_default());
             }
             ControlEvent::Error => {
@@ -164,6 +183,7 @@ impl Totals {
                     .error
                     .unwrap_or_default();
                 self.errors.count += 1;
+                self.incidents.count(&error.incident(IncidentKind::Error));
                 let code = error.code.or(error.kind);
                 self.errors.last_code = code.as_deref().map(word).or(self.errors.last_code.take());
             }
@@ -179,7 +199,14 @@ impl Totals {
                 let usage = serde_json::from_slice::<TranscriptionEvent>(json)?.usage;
                 self.transcription.add(usage.unwrap_or_default());
             }
-            ControlEvent::TranscriptionFailed => self.transcription.failed += 1,
+            ControlEvent::TranscriptionFailed => {
+                self.transcription.failed += 1;
+                let error = serde_json::from_slice::<ErrorEvent>(json)?
+                    .error
+                    .unwrap_or_default();
+                self.incidents
+                    .count(&error.incident(IncidentKind::TranscriptionFailed));
+            }
         }
         Ok(())
     }
@@ -268,7 +295,15 @@ struct ResponseEvent {
 #[derive(Deserialize)]
 struct WireResponse {
     status: Option<String>,
+    status_details: Option<WireDetails>,
     usage: Option<WireUsage>,
+}
+
+#[derive(Default, Deserialize)]
+struct WireDetails {
+    #[serde(default, deserialize_with = "lenient")]
+    reason: Option<String>,
+    error: Option<WireError>,
 }
 
 #[derive(Default, Deserialize)]
@@ -304,9 +339,35 @@ struct ErrorEvent {
 
 #[derive(Default, Deserialize)]
 struct WireError {
+    #[serde(default, deserialize_with = "lenient")]
     code: Option<String>,
-    #[serde(rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "lenient")]
     kind: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    param: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    message: Option<String>,
+}
+
+impl WireError {
+    fn incident(&self, kind: IncidentKind) -> Incident<'_> {
+        Incident {
+            kind,
+            code: self.code.as_deref().unwrap_or_default(),
+            error_type: self.kind.as_deref().unwrap_or_default(),
+            param: self.param.as_deref().unwrap_or_default(),
+            message: self.message.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+/// A string or a number: Azure's codes are now the one, now the other. Anything else is absent.
+fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::String(text) => Some(text),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    })
 }
 
 #[derive(Deserialize)]

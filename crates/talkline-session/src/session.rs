@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use talkline_dialect::Incident;
 use talkline_frame::{EventType, MessageKind, Violation};
 
 use crate::account::Ledger;
 use crate::close::{Close, ErrorEvent, sanitize_reason};
+use crate::incidents::Observer;
 use crate::keep_alive::{Alarm, KeepAlive};
 use crate::limits::Limits;
 use crate::summary::{End, EndKind, EndedBy, Summary, Traffic};
@@ -169,6 +171,15 @@ impl Session {
             events_sent: 0,
             limits,
         }
+    }
+
+    /// Has `observer` told of failures that the upstream reports, while the session runs: of the first
+    /// one of each diagnosis code, so that a failure that repeats itself fills no log. All are counted in
+    /// [`Summary::incidents`].
+    #[must_use]
+    pub fn on_incident(mut self, observer: impl FnMut(&Incident<'_>) + Send + 'static) -> Self {
+        self.ledger.observe(Observer::new(observer));
+        self
     }
 
     /// The limits it was made with.

@@ -19,6 +19,9 @@ pub struct Summary {
     pub responses: Responses,
     /// Error events of the upstream.
     pub errors: Errors,
+    /// What went wrong in the session, by diagnosis: `error` events, failed or incomplete responses,
+    /// failed transcriptions.
+    pub incidents: Vec<IncidentCount>,
     /// The last `rate_limits.updated`.
     pub rate_limits: Vec<RateLimit>,
     /// The session id that the upstream gave in `session.created`.
@@ -202,6 +205,15 @@ pub struct Errors {
     pub count: u64,
     /// Code of the last one that had a code, sanitized and at most 64 bytes.
     pub last_code: Option<String>,
+}
+
+/// How often a session met one kind of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IncidentCount {
+    /// Code of the diagnosis: one of a few that the table of `talkline-dialect` has.
+    pub code: &'static str,
+    /// How often.
+    pub count: u64,
 }
 
 /// One line of `rate_limits.updated`.

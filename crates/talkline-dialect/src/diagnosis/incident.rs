@@ -5,7 +5,7 @@
 //! failures that users have published.
 
 use super::{Diagnosis, facts::Facts, table::Row};
-use crate::{Upstream, diagnosis::Blame};
+use crate::UpstreamKind;
 
 /// Which event reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +18,18 @@ pub enum IncidentKind {
     ResponseIncomplete,
     /// `conversation.item.input_audio_transcription.failed`.
     TranscriptionFailed,
+}
+
+impl IncidentKind {
+    /// The event as a word, for logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            IncidentKind::Error => "error",
+            IncidentKind::ResponseFailed => "response_failed",
+            IncidentKind::ResponseIncomplete => "response_incomplete",
+            IncidentKind::TranscriptionFailed => "transcription_failed",
+        }
+    }
 }
 
 /// A failure that the upstream reported in a session. What it did not say is empty.
@@ -35,15 +47,25 @@ pub struct Incident<'a> {
     pub message: &'a str,
 }
 
+impl Incident<'_> {
+    /// Code of the diagnosis that it leads to.
+    pub fn diagnosis_code(&self) -> &'static str {
+        code_of(self)
+    }
+}
+
 impl Diagnosis {
-    /// Explains a failure inside a session with `upstream`.
-    pub fn in_session(incident: &Incident<'_>, upstream: &Upstream) -> Self {
-        let facts = Facts::default().maybe("deployment", upstream.deployment().map(str::to_owned));
-        let mut diagnosis = Row::named(code_of(incident)).diagnose(&facts);
-        if diagnosis.blame == Blame::Azure && !matches!(upstream, Upstream::Azure(_)) {
-            diagnosis.blame = Blame::Upstream;
+    /// Explains a failure inside a session with an upstream of this kind.
+    pub fn in_session(incident: &Incident<'_>, upstream: UpstreamKind) -> Self {
+        let row = Row::named(code_of(incident));
+        let diagnosis = row.diagnose(&Facts::default());
+        match upstream {
+            UpstreamKind::Azure => diagnosis,
+            UpstreamKind::OpenAi | UpstreamKind::Custom => Self {
+                blame: row.twin_blame(),
+                ..diagnosis
+            },
         }
-        diagnosis
     }
 }
 
