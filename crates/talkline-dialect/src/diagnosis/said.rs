@@ -150,7 +150,7 @@ fn cut_tail(text: &mut String, secret: &str) {
 }
 
 /// Names after which a credential stands, in a header line, a query or JSON.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "api-key",
     "apikey",
     "api_key",
@@ -159,48 +159,62 @@ const NAMES: [&str; 12] = [
     "access_token",
     "client_secret",
     "password",
+    "token",
+    "secret",
     "bearer",
     "cookie",
     "sig",
     "x-functions-key",
 ];
 
+/// `text` without what stands behind the name of a credential, and without what looks like one.
 pub(super) fn without_key_shapes(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut follows_name = false;
     let mut rest = text;
     while !rest.is_empty() {
-        let in_word = |c: char| c.is_ascii_alphanumeric() || "-_.~+/%".contains(c);
-        let end = rest.find(|c| !in_word(c)).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(end);
-        let gap = after.find(in_word).unwrap_or(after.len());
-        let (between, next) = after.split_at(gap);
-        if !word.is_empty() {
-            let lower = word.to_ascii_lowercase();
-            let is_name = NAMES.iter().any(|name| {
-                lower == *name
-                    || lower.ends_with(&format!("-{name}"))
-                    || lower == format!("{name}s")
-            });
-            if is_name {
-                kept.push_str(word);
-                // "Authorization: Bearer x": the second name hands on what the first began. A name
-                // in prose is followed by a space only.
-                follows_name = between.contains([':', '='])
-                    || (lower == "bearer" && follows_name)
-                    || (lower == "bearer"
-                        && looks_like_key(next.split(|c| !in_word(c)).next().unwrap_or("")));
-            } else if follows_name && lower != "basic" || looks_like_key(word) {
-                kept.push_str(REDACTED);
-                follows_name = false;
-            } else {
-                kept.push_str(word);
-            }
-        }
+        let gap = rest.find(in_word).unwrap_or(rest.len());
+        let (between, words) = rest.split_at(gap);
         kept.push_str(between);
-        rest = next;
+        let word = &words[..words.find(|c| !in_word(c)).unwrap_or(words.len())];
+        let lower = word.to_ascii_lowercase();
+        let is_scheme = matches!(lower.as_str(), "bearer" | "basic");
+        rest = if follows_name && !is_scheme && !word.is_empty() {
+            kept.push_str(REDACTED);
+            follows_name = false;
+            &words[words.find(ends_value).unwrap_or(words.len())..]
+        } else if looks_like_key(word) {
+            kept.push_str(REDACTED);
+            follows_name = false;
+            &words[word.len()..]
+        } else {
+            kept.push_str(word);
+            let behind = &words[word.len()..];
+            // A name in prose is followed by a space only.
+            let assigns = behind
+                .trim_start_matches(['"', '\'', ' '])
+                .starts_with([':', '=']);
+            follows_name = is_name(&lower) && assigns || follows_name && is_scheme;
+            behind
+        };
     }
     kept
+}
+
+fn in_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.~+/%".contains(c)
+}
+
+fn ends_value(c: char) -> bool {
+    c.is_whitespace() || "\"'&,;}".contains(c)
+}
+
+fn is_name(lower: &str) -> bool {
+    NAMES.iter().any(|name| {
+        lower
+            .strip_suffix(name)
+            .is_some_and(|before| before.is_empty() || before.ends_with(['-', '_']))
+    })
 }
 
 /// Keys of OpenAI, client secrets, JSON Web Tokens, and long runs without any structure. GUIDs,

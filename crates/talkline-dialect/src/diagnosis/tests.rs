@@ -1,7 +1,12 @@
+mod credentials;
+mod incidents;
+mod reference;
+
+use serde_json::Value;
 use talkline_auth::{Credential, Origin, OriginRules, Secret};
 
 use super::*;
-use crate::{Ask, AzureUpstream, Correlation, CustomUpstream};
+use crate::{Ask, AzureApi, AzureUpstream, Correlation, CustomUpstream, OpenAiUpstream};
 
 const KEY: &str = "CANARY-AZURE-KEY-0001";
 
@@ -12,6 +17,22 @@ fn azure(api: AzureApi) -> Upstream {
         base_path: String::new(),
         api,
         deployment: "voice".into(),
+    })
+}
+
+fn openai() -> Upstream {
+    Upstream::OpenAi(OpenAiUpstream {
+        credential: Credential::platform_key(Secret::new("sk-CANARY-openai-0001")),
+        model: Some("gpt-realtime".into()),
+    })
+}
+
+fn custom() -> Upstream {
+    let origin = Origin::parse("wss://voice.example", &OriginRules::default()).unwrap();
+    Upstream::Custom(CustomUpstream {
+        credential: Credential::none(origin),
+        base_path: String::new(),
+        model: None,
     })
 }
 
@@ -124,7 +145,22 @@ fn azure_refusals_have_codes() {
         "azure_api_version 1008",
     );
     check(400, "<html>", "azure_bad_request 1008");
+    check(
+        401,
+        r#"{"statusCode":401,"message":"Access denied due to missing subscription key. Make sure to include"}"#,
+        "azure_gateway_key_missing 1008",
+    );
     check(429, "", "azure_rate_limited 1013");
+    check(404, "<html>", "azure_path_not_found 1008");
+    check(
+        403,
+        "<!DOCTYPE html><title>Blocked",
+        "azure_answered_by_proxy 1008",
+    );
+    check(407, "", "azure_answered_by_proxy 1008");
+    check(426, "", "azure_not_a_websocket 1008");
+    check(408, "", "azure_unavailable 1011");
+    check(418, "", "azure_bad_request 1008");
     check(302, "", "azure_upgrade_redirect 1008");
     check(200, "<html>", "azure_not_a_websocket 1008");
     check(500, "", "azure_unavailable 1011");
@@ -144,14 +180,19 @@ fn the_redirect_is_named_without_its_query() {
     assert!(
         diagnosis
             .summary
-            .contains("wss://r.cognitiveservices.azure.com/v1/realtime."),
+            .contains(" r.cognitiveservices.azure.com/v1/realtime,"),
         "{}",
         diagnosis.summary
     );
     let event = diagnosis.error_event();
     assert!(
-        !event.contains("api-key=") && !event.contains(KEY),
+        !event.contains("api-key=") && !event.contains(KEY) && !event.contains("u:p"),
         "{event}"
+    );
+    assert!(
+        diagnosis.next_step.contains("GA path"),
+        "{}",
+        diagnosis.next_step
     );
 }
 
@@ -248,19 +289,304 @@ fn every_way_of_not_reaching_the_upstream_is_named() {
 }
 
 #[test]
-fn other_upstreams_get_codes_that_do_not_say_azure() {
-    let origin = Origin::parse("wss://voice.example", &OriginRules::default()).unwrap();
-    let upstream = Upstream::Custom(CustomUpstream {
-        credential: Credential::none(origin),
-        base_path: String::new(),
-        model: None,
-    });
-    for status in [200, 302, 400, 401, 403, 404, 429, 500] {
-        let diagnosis = diagnose(&upstream, &answer(status, &[], ""));
+fn cut_off_and_odd_bodies_are_read_as_far_as_they_go() {
+    let deep = format!(
+        r#"{{"error":{{"code":"DeploymentNotFound","innererror":{}"#,
+        "[".repeat(60_000)
+    );
+    for (status, body, expected) in [
+        (404, deep.as_bytes(), "azure_deployment_not_found"),
+        (
+            404,
+            br#"{"error":{"code":"DeploymentNotFou"#,
+            "azure_path_not_found",
+        ),
+        (
+            404,
+            br#"{"error":{"code":"DeploymentNotFound","mess"#,
+            "azure_deployment_not_found",
+        ),
+        (
+            404,
+            br#"{"error": {"message" : "The API deployment for this resource does not exist. If"#,
+            "azure_deployment_not_found",
+        ),
+        (
+            403,
+            br#"{"error":{"code":403,"message":"Public access is disabled"}}"#,
+            "azure_private_only",
+        ),
+        (
+            403,
+            b"\xef\xbb\xbf{\"message\":\"Public access is disabled\"}",
+            "azure_private_only",
+        ),
+        (
+            403,
+            br#"{"error":"Public access is disabled."}"#,
+            "azure_private_only",
+        ),
+        (
+            403,
+            br#""Public access is disabled.""#,
+            "azure_private_only",
+        ),
+        (
+            403,
+            b"Public access is disabled. \xff\xfe",
+            "azure_private_only",
+        ),
+        (
+            400,
+            br#"{"error":{"code":"Opperati\u006fnNotSupported"}}"#,
+            "azure_model_not_realtime",
+        ),
+        (
+            400,
+            br#"{"error":{"code":"Opperati\u006fnNotSupported","#,
+            "azure_model_not_realtime",
+        ),
+        (
+            400,
+            br#"{"error":{"code":null,"message":null}}"#,
+            "azure_bad_request",
+        ),
+        (401, br#"{"error":[]}"#, "azure_unauthorized"),
+        (401, b"\0\0\0", "azure_unauthorized"),
+    ] {
+        let refusal = Refusal::Answered(UpstreamAnswer::new(
+            status,
+            std::iter::empty(),
+            body.to_vec(),
+        ));
+        let diagnosis = diagnose(&azure(AzureApi::Ga), &refusal);
+        let shown = String::from_utf8_lossy(&body[..body.len().min(80)]);
+        assert_eq!(diagnosis.code, expected, "{shown}");
+    }
+}
+
+#[test]
+fn tcp_and_tls_faults_have_their_own_codes() {
+    let codes = |upstream: &Upstream, faults: &[Refusal]| -> Vec<&str> {
+        faults
+            .iter()
+            .map(|fault| diagnose(upstream, fault).code)
+            .collect()
+    };
+    let faults = [
+        Refusal::Tcp(TcpFault::Refused, "x".into()),
+        Refusal::Tcp(TcpFault::Unreachable, "x".into()),
+        Refusal::Tls(TlsFault::Expired, "x".into()),
+        Refusal::Tls(TlsFault::NotYetValid, "x".into()),
+        Refusal::Tls(TlsFault::WrongName, "x".into()),
+        Refusal::Tls(TlsFault::UnknownCa, "x".into()),
+        Refusal::Tls(TlsFault::Certificate, "x".into()),
+        Refusal::Tls(TlsFault::NotTls, "x".into()),
+        Refusal::Tls(TlsFault::Other, "x".into()),
+    ];
+    assert_eq!(
+        codes(&azure(AzureApi::Ga), &faults),
+        [
+            "azure_tcp_refused",
+            "azure_tcp_unreachable",
+            "azure_tls_expired",
+            "azure_tls_not_yet_valid",
+            "azure_tls_wrong_name",
+            "azure_tls_unknown_ca",
+            "azure_tls_certificate",
+            "azure_tls_not_tls",
+            "azure_tls",
+        ]
+    );
+    let summary = diagnose(&azure(AzureApi::Ga), &faults[4]).summary;
+    assert!(
+        summary.contains("r.openai.azure.com") && summary.ends_with("(x)"),
+        "{summary}"
+    );
+    assert_eq!(codes(&openai(), &faults[..1]), ["upstream_tcp_refused"]);
+}
+
+#[test]
+fn a_handshake_that_lies_is_described() {
+    for (fault, expected) in [
+        (HandshakeFault::WrongAccept, "Sec-WebSocket-Accept"),
+        (HandshakeFault::NotAnUpgrade, "Upgrade or Connection"),
+        (HandshakeFault::UnrequestedExtension, "extension"),
+        (HandshakeFault::UnrequestedSubprotocol, "subprotocol"),
+    ] {
+        let diagnosis = diagnose(&azure(AzureApi::Ga), &Refusal::BadHandshake(fault));
+        assert_eq!(diagnosis.code, "azure_bad_handshake");
         assert!(
-            diagnosis.code.starts_with("upstream_"),
-            "{status} {}",
-            diagnosis.code
+            diagnosis.summary.contains(expected),
+            "{}",
+            diagnosis.summary
         );
     }
+}
+
+#[test]
+fn commands_are_filled_in() {
+    let refusal = answer(404, &[], r#"{"error":{"code":"DeploymentNotFound"}}"#);
+    let diagnosis = diagnose(&azure(AzureApi::Ga), &refusal);
+    assert_eq!(
+        diagnosis.summary,
+        "The Azure resource has no deployment named `voice`."
+    );
+    assert!(
+        diagnosis.next_step.contains(
+            "az cognitiveservices account deployment list --name r --resource-group <group>"
+        ),
+        "{}",
+        diagnosis.next_step
+    );
+    let refusal = answer(429, &[("x-ms-region", "Sweden Central")], "");
+    assert_eq!(
+        diagnose(&azure(AzureApi::Ga), &refusal).retry_after_seconds(),
+        Some(1)
+    );
+    // A region that could be more than a word stays out of the text of a command.
+    let refusal = answer(
+        400,
+        &[("x-ms-region", "x; rm -rf /")],
+        r#"{"error":{"code":"OperationNotSupported"}}"#,
+    );
+    assert!(
+        diagnose(&azure(AzureApi::Ga), &refusal)
+            .next_step
+            .contains("x; rm -rf / answered")
+    );
+}
+
+#[test]
+fn a_transcription_that_is_not_offered() {
+    let upstream = azure(AzureApi::Ga);
+    let ask = Ask::parse(
+        "/v1/realtime",
+        Some("intent=transcription"),
+        std::iter::empty(),
+    )
+    .unwrap();
+    let request = upstream.request(&ask, &Correlation::default()).unwrap();
+    let refusal = answer(400, &[], r#"{"error":{"code":"OpperationNotSupported"}}"#);
+    let diagnosis = Diagnosis::of(&refusal, &upstream, ask.intent, request.target());
+    assert_eq!(diagnosis.code, "azure_transcription_not_supported");
+}
+
+#[test]
+fn an_api_version_on_the_ga_path() {
+    let upstream = azure(AzureApi::Ga);
+    // The GA path is built without one; whatever brings it in, the answer is understood.
+    let origin = Origin::<talkline_auth::Azure>::parse(
+        "https://r.openai.azure.com",
+        &OriginRules::default(),
+    )
+    .unwrap();
+    let credential = Credential::api_key(origin, Secret::new(KEY));
+    let target = credential
+        .seal("/openai/v1/realtime?api-version=2025-04-01-preview&model=voice")
+        .unwrap();
+    let refusal = answer(401, &[], "");
+    let diagnosis = Diagnosis::of(&refusal, &upstream, Intent::Conversation, &target);
+    assert_eq!(diagnosis.code, "azure_api_version_on_ga");
+    assert_eq!(diagnose(&upstream, &refusal).code, "azure_unauthorized");
+}
+
+#[test]
+fn refusals_over_http_have_three_statuses() {
+    let check = |refusal: Refusal, status: u64, wait: Option<u64>| {
+        let diagnosis = diagnose(&azure(AzureApi::Ga), &refusal);
+        let problem: Value = serde_json::from_str(&diagnosis.problem()).unwrap();
+        assert_eq!(problem["status"], status, "{problem}");
+        assert_eq!(problem["code"], diagnosis.code);
+        assert_eq!(
+            problem["type"],
+            format!("docs/reference/errors.md#{}", diagnosis.code)
+        );
+        assert!(problem["title"].is_string() && problem["detail"].is_string());
+        assert!(problem["next_step"].is_string(), "{problem}");
+        assert_eq!(diagnosis.retry_after_seconds(), wait);
+    };
+    check(answer(401, &[], ""), 424, None);
+    check(answer(401, &[("retry-after", "3")], ""), 424, None);
+    check(answer(429, &[("retry-after", "38")], ""), 429, Some(38));
+    check(answer(429, &[("retry-after-ms", "1500")], ""), 429, Some(2));
+    check(answer(429, &[("retry-after-ms", "0")], ""), 429, Some(1));
+    check(answer(503, &[], ""), 503, Some(1));
+    check(Refusal::TimedOut(Phase::Tcp), 503, Some(1));
+}
+
+#[test]
+fn other_upstreams_get_codes_and_words_that_do_not_say_azure() {
+    for upstream in [openai(), custom()] {
+        let mut refusals: Vec<_> = [
+            101, 200, 302, 400, 401, 403, 404, 407, 408, 418, 426, 429, 500, 503,
+        ]
+        .map(|status| answer(status, &[], ""))
+        .into();
+        refusals.push(answer(403, &[], "<html>"));
+        refusals.push(answer(
+            404,
+            &[],
+            r#"{"error":{"code":"DeploymentNotFound"}}"#,
+        ));
+        refusals.extend([
+            Refusal::BadHandshake(HandshakeFault::WrongAccept),
+            Refusal::Tcp(TcpFault::Refused, String::new()),
+            Refusal::Tcp(TcpFault::Unreachable, String::new()),
+            Refusal::Tcp(TcpFault::Other, String::new()),
+        ]);
+        for phase in [Phase::Dns, Phase::Tcp, Phase::Tls, Phase::Upgrade] {
+            refusals.extend([
+                Refusal::TimedOut(phase),
+                Refusal::Failed(phase, String::new()),
+            ]);
+        }
+        for fault in [
+            TlsFault::Expired,
+            TlsFault::NotYetValid,
+            TlsFault::WrongName,
+            TlsFault::UnknownCa,
+            TlsFault::Certificate,
+            TlsFault::NotTls,
+            TlsFault::Other,
+        ] {
+            refusals.push(Refusal::Tls(fault, String::new()));
+        }
+        for refusal in refusals {
+            let diagnosis = diagnose(&upstream, &refusal);
+            assert!(
+                diagnosis.code.starts_with("upstream_"),
+                "{refusal:?} {diagnosis:?}"
+            );
+            assert_ne!(diagnosis.blame, Blame::Azure);
+            let words = format!("{} {}", diagnosis.summary, diagnosis.next_step).to_lowercase();
+            assert!(
+                !words.contains("azure") && !words.contains("az "),
+                "{words}"
+            );
+            assert!(!words.contains(['{', '}']), "{words}");
+        }
+    }
+}
+
+#[test]
+fn what_openai_says_is_understood() {
+    let check = |status: u16, code: &str, expected: &str| {
+        let body =
+            format!(r#"{{"error":{{"message":"m","type":"t","param":null,"code":"{code}"}}}}"#);
+        assert_eq!(
+            diagnose(&openai(), &answer(status, &[], &body)).code,
+            expected
+        );
+    };
+    check(401, "invalid_api_key", "upstream_unauthorized");
+    check(429, "insufficient_quota", "upstream_quota_exhausted");
+    check(429, "rate_limit_exceeded", "upstream_rate_limited");
+    check(404, "model_not_found", "upstream_model_not_found");
+    check(403, "model_not_found", "upstream_model_not_found");
+    check(
+        403,
+        "unsupported_country_region_territory",
+        "upstream_forbidden_region",
+    );
 }

@@ -1,0 +1,176 @@
+//! Nothing that looks like a credential gets through, and the claims of our own token do.
+
+use base64::Engine as _;
+
+use super::*;
+
+const OBJECT: &str = "5e0bd9bd-7b93-4f28-af87-19fc36ad61bd";
+
+fn encode(text: &str) -> String {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
+}
+
+fn token(claims: &str) -> String {
+    format!("{}.{}.c2ln", encode(r#"{"alg":"RS256"}"#), encode(claims))
+}
+
+/// What a client is shown of this body.
+fn shown(body: &[u8]) -> String {
+    let refusal = Refusal::Answered(UpstreamAnswer::new(401, std::iter::empty(), body.to_vec()));
+    let diagnosis = diagnose(&azure(AzureApi::Ga), &refusal);
+    format!(
+        "{} {} {diagnosis:?}",
+        diagnosis.error_event(),
+        diagnosis.problem()
+    )
+}
+
+#[test]
+fn echoes_of_the_request_are_redacted() {
+    let foreign = "0a1b2c3d4e5f60718293a4b5c6d7e8f9";
+    for body in [
+        format!("GET /openai/v1/realtime\r\nhost: r\r\napi-key: {KEY}\r\n\r\n"),
+        format!(r#"{{"error":{{"code":"{KEY}","message":"api-key={KEY}"}}}}"#),
+        format!(r#"{{"error":{{"message":"Authorization: Bearer {KEY}"}}}}"#),
+        format!(
+            r#"{{"error":{{"message":"key {}"}}}}"#,
+            KEY.replace('-', "%2D")
+        ),
+        format!("cut off in the middle of {}", &KEY[..KEY.len() - 1]),
+        format!("cut off in the middle of {}", &KEY[..9]),
+        format!(r#"{{"error":{{"message":"api-key: {}"#, &KEY[..12]),
+        format!(r#"{{"message":"headers: {{'api-key': '{foreign}'}}"}}"#),
+        format!("the key {foreign} is wrong"),
+        format!("https://x/?api-key={foreign}&sig=CANARY-sig"),
+        "Cookie: a=CANARY!x; path=/".to_owned(),
+        r#"{"message":"{\"client_secret\" : \"CANARY~!x\"}"}"#.to_owned(),
+        "Incorrect API key provided: sk-CANARY-0123456789.".to_owned(),
+        format!("token {} expired", token(r#"{"x":"CANARY"}"#)),
+        "Ocp-Apim-Subscription-Key: CANARY-apim".to_owned(),
+        "authorization: Basic CANARYbasic".to_owned(),
+    ] {
+        let shown = shown(body.as_bytes());
+        for secret in ["CANARY", "CANA", foreign, "eyJ"] {
+            assert!(!shown.contains(secret), "{body}\n{shown}");
+        }
+    }
+}
+
+#[test]
+fn ordinary_words_are_not_redacted() {
+    for message in [
+        "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an active subscription and use a correct regional API endpoint for your resource.",
+        "The principal `00000000-0000-0000-0000-000000000000` lacks the required data action `Microsoft.CognitiveServices/accounts/OpenAI/deployments/realtime/action` to perform `GET /openai/v1/realtime` operation.",
+        "Please go here: https://aka.ms/oai/quotaincrease if you would like to further increase the default rate limit.",
+        "Unauthorized. Access token is missing, invalid, audience is incorrect (https://cognitiveservices.azure.com), or have expired.",
+        "Please use bearer authentication, password authentication is off.",
+        "Requests have exceeded call rate limit. Please retry after 38 seconds.",
+    ] {
+        let body = format!(r#"{{"error":{{"message":"{message}"}}}}"#);
+        let refusal = answer(401, &[], &body);
+        let said = diagnose(&azure(AzureApi::Ga), &refusal).answer.unwrap();
+        assert_eq!(said.message.as_deref(), Some(message));
+    }
+}
+
+#[test]
+fn headers_are_redacted_too() {
+    let refusal = answer(
+        302,
+        &[
+            ("apim-request-id", KEY),
+            ("x-ms-region", KEY),
+            ("location", &format!("/path/{KEY}/x;api-key={KEY}")),
+        ],
+        "",
+    );
+    let diagnosis = diagnose(&azure(AzureApi::Ga), &refusal);
+    let shown = format!(
+        "{diagnosis:?} {} {}",
+        diagnosis.error_event(),
+        diagnosis.problem()
+    );
+    assert!(!shown.contains("CANARY"), "{shown}");
+}
+
+#[test]
+fn a_missing_role_comes_with_the_command_that_assigns_it() {
+    let claims = format!(
+        r#"{{"oid":"{OBJECT}","tid":"{OBJECT}","appid":"{OBJECT}","idtyp":"app","aud":"https://cognitiveservices.azure.com","exp":1800000000}}"#
+    );
+    let claims = TokenClaims::read(&token(&claims)).unwrap();
+    assert_eq!(claims.object_id.as_deref(), Some(OBJECT));
+    assert_eq!(claims.expires_at, Some(1_800_000_000));
+    let upstream = azure(AzureApi::Ga);
+    let ask = Ask::parse("/v1/realtime", None, std::iter::empty()).unwrap();
+    let request = upstream.request(&ask, &Correlation::default()).unwrap();
+    let refusal = answer(401, &[], r#"{"error":{"code":"PermissionDenied"}}"#);
+    let explain = |claims| {
+        let circumstances = Circumstances {
+            upstream: &upstream,
+            intent: ask.intent,
+            target: request.target(),
+            claims,
+        };
+        Diagnosis::explain(&refusal, circumstances).next_step
+    };
+    let filled = explain(Some(&claims));
+    assert!(
+        filled.contains(&format!(
+            "--assignee-object-id {OBJECT} --assignee-principal-type ServicePrincipal --scope \"$(az cognitiveservices account show --name r "
+        )),
+        "{filled}"
+    );
+    assert!(explain(None).contains("--assignee-object-id <principal> "));
+}
+
+#[test]
+fn claims_that_are_no_guids_stay_out_of_commands() {
+    let claims = TokenClaims::read(&token(
+        r#"{"oid":"x; rm -rf /","tid":"$(id)","aud":"a\u0007b","exp":"soon"}"#,
+    ))
+    .unwrap();
+    assert_eq!(
+        claims,
+        TokenClaims {
+            audience: Some("a b".into()),
+            ..TokenClaims::default()
+        }
+    );
+    for no_token in ["", "a.b", "a.b.c", "a.b.c.d", "..", "0123456789abcdef"] {
+        assert_eq!(TokenClaims::read(no_token), None, "{no_token}");
+    }
+}
+
+#[test]
+fn identity_failures_are_diagnoses() {
+    let failure = IdentityFailure {
+        source: "workload-identity",
+        code: "entra_secret_expired",
+        hint: Some("the client secret has expired; create a new one"),
+        permanent: true,
+    };
+    let diagnosis = Diagnosis::identity(&failure);
+    assert_eq!(diagnosis.code, "azure_identity_misconfigured");
+    assert_eq!(diagnosis.permanence, Permanence::Permanent);
+    assert!(diagnosis.summary.contains("workload-identity"));
+    assert!(diagnosis.summary.ends_with("(entra_secret_expired)"));
+    assert!(
+        diagnosis
+            .next_step
+            .starts_with("The client secret has expired; create a new one. Change"),
+        "{}",
+        diagnosis.next_step
+    );
+    let transient = Diagnosis::identity(&IdentityFailure {
+        source: "managed-identity",
+        ..IdentityFailure::default()
+    });
+    assert_eq!(transient.code, "azure_identity_unavailable");
+    assert_eq!(transient.permanence, Permanence::Transient);
+    assert!(
+        transient.next_step.starts_with("The relay goes on"),
+        "{}",
+        transient.next_step
+    );
+}

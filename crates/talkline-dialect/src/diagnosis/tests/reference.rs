@@ -1,0 +1,54 @@
+//! The reference page, and the table that it is made of.
+
+use std::{collections::HashSet, path::Path};
+
+use super::*;
+use crate::diagnosis::table::ROWS;
+
+/// `TALKLINE_BLESS=1` writes the file anew.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test compares a file of the repository"
+)]
+fn the_page_of_errors_is_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(ERRORS_PAGE);
+    let fresh = errors_reference();
+    if std::env::var_os("TALKLINE_BLESS").is_some() {
+        std::fs::write(&path, &fresh).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap_or_default() == fresh,
+        "{ERRORS_PAGE} is stale: run `TALKLINE_BLESS=1 cargo test -p talkline-dialect`"
+    );
+}
+
+#[test]
+fn every_code_has_one_anchor_and_everything_is_said() {
+    let page = errors_reference();
+    let mut seen = HashSet::new();
+    for row in ROWS {
+        for code in std::iter::once(row.code).chain(row.twin) {
+            assert!(seen.insert(code), "{code} stands twice");
+            assert_eq!(
+                page.matches(&format!("\n### {code}\n")).count(),
+                1,
+                "{code}"
+            );
+            let word = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+            assert!(code.bytes().all(word) && code.len() <= 123, "{code}");
+        }
+        for text in [row.summary, row.confirm, row.next_step] {
+            let balanced = text.matches('{').count() == text.matches('}').count();
+            assert!(text.ends_with('.') && balanced, "{}: {text}", row.code);
+        }
+        assert!(
+            row.twin.is_none() || row.code.starts_with("azure_"),
+            "{}",
+            row.code
+        );
+    }
+    assert!(seen.len() > 70, "{}", seen.len());
+}
