@@ -323,7 +323,8 @@ fn tls_fault(error: &io::Error) -> TlsFault {
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
                 TlsFault::WrongName
             }
-            Certificate::UnknownIssuer => TlsFault::UnknownCa,
+            // A bad signature is an unknown authority that bears a known one's name.
+            Certificate::UnknownIssuer | Certificate::BadSignature => TlsFault::UnknownCa,
             _ => TlsFault::Certificate,
         },
         Some(rustls::Error::InvalidMessage(_)) => TlsFault::NotTls,
@@ -448,6 +449,9 @@ fn with_sources(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod hostile;
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,8 @@ const MESSAGE_CHARS_MAX: usize = 400;
 const CODE_CHARS_MAX: usize = 80;
 /// Shortest piece of a credential at the end of a cut-off text that is taken for one.
 const TAIL_BYTES_MIN: usize = 4;
+/// Shortest piece of a credential elsewhere in a text that is taken for one.
+const PIECE_BYTES_MIN: usize = 8;
 /// What stands in place of a credential.
 const REDACTED: &str = "[redacted]";
 
@@ -122,31 +124,40 @@ fn unescape(string: &str) -> String {
     plain
 }
 
-/// `text` without the target's credential, whole or cut off at the end, and without anything that
-/// looks like another one.
+/// `text` without the target's credential, whole or cut off, and without anything that looks like
+/// another one.
 pub(super) fn without_credentials(text: &str, target: &Sealed) -> String {
     let mut text = target.scrub(text);
     if let Some((_, secret)) = target.authentication() {
         let secret = secret.expose();
         let secret = secret.strip_prefix("Bearer ").unwrap_or(secret);
-        cut_tail(&mut text, secret);
+        text = without_beginnings(&text, secret);
     }
     without_key_shapes(&text)
 }
 
-/// Removes the beginning of a secret from the end of a text that may have been cut off inside it.
-fn cut_tail(text: &mut String, secret: &str) {
-    let longest = secret.len().min(text.len());
-    for length in (TAIL_BYTES_MIN..longest.max(TAIL_BYTES_MIN)).rev() {
-        let Some(beginning) = secret.get(..length) else {
-            continue;
-        };
-        if text.ends_with(beginning) {
-            text.truncate(text.len() - length);
-            text.push_str(REDACTED);
-            return;
+/// Removes beginnings of a secret: an echo may have been cut off inside it. At the end of the text
+/// a short one is enough. Upper and lower case are the same.
+fn without_beginnings(text: &str, secret: &str) -> String {
+    let secret = secret.as_bytes();
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let same = std::iter::zip(rest.bytes(), secret)
+            .take_while(|(a, b)| a.eq_ignore_ascii_case(b))
+            .count();
+        let ends_text = same == rest.len();
+        if same >= PIECE_BYTES_MIN || same >= TAIL_BYTES_MIN && ends_text {
+            kept.push_str(REDACTED);
+            // Credentials are ASCII; if this one is not, its last character goes whole.
+            let end = (same..=rest.len()).find(|end| rest.is_char_boundary(*end));
+            rest = &rest[end.unwrap_or(rest.len())..];
+        } else {
+            kept.push(first);
+            rest = &rest[first.len_utf8()..];
         }
     }
+    kept
 }
 
 /// Names after which a credential stands, in a header line, a query or JSON.
@@ -209,11 +220,12 @@ fn ends_value(c: char) -> bool {
     c.is_whitespace() || "\"'&,;}".contains(c)
 }
 
+/// Long names count wherever a word ends with them: lines that were joined have no gap.
 fn is_name(lower: &str) -> bool {
     NAMES.iter().any(|name| {
-        lower
-            .strip_suffix(name)
-            .is_some_and(|before| before.is_empty() || before.ends_with(['-', '_']))
+        lower.strip_suffix(name).is_some_and(|before| {
+            before.is_empty() || before.ends_with(['-', '_']) || name.len() >= 7
+        })
     })
 }
 
