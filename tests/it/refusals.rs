@@ -141,7 +141,10 @@ async fn an_upstream_that_nobody_runs() {
     drop(listener);
     let relay = Relay::start(&azure(&endpoint)).await;
     let (error, code, _) = refusal(&relay, "/v1/realtime").await;
-    assert_eq!((error["code"].as_str(), code), (Some("azure_tcp"), 1011));
+    assert_eq!(
+        (error["code"].as_str(), code),
+        (Some("azure_tcp_refused"), 1011)
+    );
 }
 
 #[tokio::test]
@@ -198,4 +201,89 @@ async fn azure_failures_never_lead_to_openai() {
         );
     }
     assert_eq!(trap.caught(), 0);
+}
+
+/// Opens a session with a deployment that fails in the way it is named, asks for `responses`, and
+/// returns what the client saw and the log's lines.
+async fn impaired(deployment: &str, responses: usize) -> (Vec<Value>, Vec<Value>) {
+    let sim = simulator().await;
+    let relay = Relay::start(&azure_deployment(&sim.base_url(), deployment)).await;
+    let mut session = RawSession::open(relay.authority(), "/v1/realtime", AUTHORIZED).await;
+    let mut seen = Vec::new();
+    let mut asked = 0;
+    loop {
+        let frame = session.event().await;
+        if frame.opcode == 8 {
+            break;
+        }
+        let event = frame.json();
+        let kind = event["type"].as_str().unwrap_or_default().to_owned();
+        seen.push(event);
+        if kind == "session.created" || kind == "response.done" {
+            if asked == responses && responses > 0 {
+                session.send(8, &1000u16.to_be_bytes()).await;
+            } else if responses > 0 {
+                session.send(1, br#"{"type":"response.create"}"#).await;
+                asked += 1;
+            }
+        }
+    }
+    let log = relay.log().await;
+    assert!(!log.contains("CANARY"), "{log}");
+    let lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    (seen, lines.collect())
+}
+
+#[tokio::test]
+async fn failures_in_a_session_pass_through_and_are_named_in_the_log() {
+    for (deployment, responses, code, pointer, said) in [
+        (
+            "session_expired",
+            0,
+            "session_expired",
+            "/error/code",
+            "session_expired",
+        ),
+        (
+            "inference_rate_limit_exceeded",
+            3,
+            "session_rate_limited",
+            "/response/status_details/error/code",
+            "inference_rate_limit_exceeded",
+        ),
+        (
+            "content_filter",
+            1,
+            "session_content_filtered",
+            "/response/status_details/reason",
+            "content_filter",
+        ),
+    ] {
+        let (seen, log) = impaired(deployment, responses).await;
+        let passed = seen
+            .iter()
+            .filter(|event| event.pointer(pointer).is_some_and(|value| value == said))
+            .count();
+        assert_eq!(passed, responses.max(1), "{seen:?}");
+        let named = |message: &str| -> Vec<&Value> {
+            log.iter()
+                .filter(|line| line["message"] == message)
+                .collect()
+        };
+        let impaired = named("session impaired");
+        assert_eq!(impaired.len(), 1, "one line for each code: {log:?}");
+        assert_eq!(
+            (&impaired[0]["code"], &impaired[0]["level"]),
+            (&code.into(), &"WARN".into())
+        );
+        assert!(impaired[0]["next_step"].is_string());
+        let ended = named("session ended");
+        assert_eq!(
+            ended[0]["incidents"],
+            format!("{code}={passed}"),
+            "{ended:?}"
+        );
+    }
 }

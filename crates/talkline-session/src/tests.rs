@@ -1,5 +1,6 @@
 //! The state machine driven by hand, the ledger by events as services send them.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -230,6 +231,88 @@ fn hostile_values_neither_overflow_nor_reach_the_log() {
     assert_eq!(summary.usage.total_tokens, u64::MAX);
     let code = summary.errors.last_code.unwrap();
     assert!(code.starts_with("a bx") && code.len() == 64, "{code}");
+}
+
+#[test]
+fn incidents_are_counted_by_diagnosis_and_told_once() {
+    let (session, now) = session();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&told);
+    let mut session = session.on_incident(move |incident| {
+        let line = format!(
+            "{} {} {}",
+            incident.diagnosis_code(),
+            incident.code,
+            incident.param
+        );
+        log.lock().unwrap().push(line);
+    });
+    let failed = r#"{"response":{"status":"failed","status_details":{"type":"failed","error":{"type":"x","code":"inference_rate_limit_exceeded"}}}}"#;
+    let filtered =
+        r#"{"response":{"status":"incomplete","status_details":{"reason":"content_filter"}}}"#;
+    let transcription = "conversation.item.input_audio_transcription.failed";
+    for (name, json) in [
+        ("response.done", failed),
+        (
+            "response.done",
+            r#"{"response":{"status":"cancelled","status_details":{"reason":"turn_detected"}}}"#,
+        ),
+        (
+            "response.done",
+            r#"{"response":{"status":"completed","status_details":null}}"#,
+        ),
+        ("response.done", failed),
+        ("response.done", filtered),
+        (
+            transcription,
+            r#"{"error":{"code":"DeploymentNotFound","message":"x"}}"#,
+        ),
+        (transcription, r#"{"item_id":"i"}"#),
+        (
+            "error",
+            r#"{"error":{"type":"invalid_request_error","code":"unknown_parameter","param":"session.type","message":"Unknown parameter: 'session.type'."}}"#,
+        ),
+        (
+            "error",
+            r#"{"error":{"code":429,"param":null,"message":["?"]}}"#,
+        ),
+        ("error", r#"{"error":{"code":"session_expired"}}"#),
+        ("error", r#"{"error":null}"#),
+    ] {
+        show(&mut session, name, json, now);
+    }
+    let summary = session.into_summary(now);
+    let counts: Vec<_> = summary
+        .incidents
+        .iter()
+        .map(|incident| format!("{}={}", incident.code, incident.count))
+        .collect();
+    assert_eq!(
+        counts,
+        [
+            "session_rate_limited=3",
+            "session_content_filtered=1",
+            "transcription_deployment_not_found=1",
+            "transcription_failed=1",
+            "session_wrong_dialect=1",
+            "session_expired=1",
+            "session_upstream_error=1",
+        ]
+    );
+    assert_eq!(
+        *told.lock().unwrap(),
+        [
+            "session_rate_limited inference_rate_limit_exceeded ",
+            "session_content_filtered content_filter ",
+            "transcription_deployment_not_found DeploymentNotFound ",
+            "transcription_failed  ",
+            "session_wrong_dialect unknown_parameter session.type",
+            "session_expired session_expired ",
+            "session_upstream_error  ",
+        ]
+    );
+    assert_eq!((summary.errors.count, summary.transcription.failed), (4, 2));
+    assert_eq!(summary.uninspected, 0);
 }
 
 // === verdicts and ends ===

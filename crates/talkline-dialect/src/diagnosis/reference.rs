@@ -61,11 +61,19 @@ fn party(blame: Blame) -> &'static str {
     }
 }
 
-/// `<` would begin an HTML tag.
+/// Markdown for a text whose commands stand in code spans: outside of them `<` would begin a tag.
 fn escape(text: &str) -> String {
-    text.replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('*', "\\*")
+    let outside = |piece: &str| {
+        piece
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('*', "\\*")
+    };
+    let pieces = text.split('`').enumerate().map(|(at, piece)| match at % 2 {
+        0 => outside(piece),
+        _ => format!("`{piece}`"),
+    });
+    pieces.collect()
 }
 
 const PREFACE: &str = "\

@@ -186,26 +186,26 @@ Network {
     {
         code: "azure_dns", twin: Some("upstream_dns"), blame: Network, permanence: Transient,
         summary: "The host name {host} could not be resolved.",
-        confirm: "nslookup {host}, on the relay's host or in its container.",
+        confirm: "`nslookup {host}`, on the relay's host or in its container.",
         next_step: "Check the spelling of the endpoint and the relay's DNS servers.",
-        azure_step: "A deleted resource has no name any more: az cognitiveservices account show --name {resource} --resource-group <group> --query properties.endpoints. With a private endpoint, link the privatelink zone to the relay's network: az network private-dns link vnet list --zone-name privatelink.openai.azure.com --resource-group <group>.",
+        azure_step: "A deleted resource has no name any more: `az cognitiveservices account show --name {resource} --resource-group <group> --query properties.endpoints`. With a private endpoint, link the privatelink zone to the relay's network: `az network private-dns link vnet list --zone-name privatelink.openai.azure.com --resource-group <group>`.",
     }
     {
         code: "azure_dns_timeout", twin: Some("upstream_dns_timeout"), blame: Network, permanence: Transient,
         summary: "Resolving the host name {host} took too long.",
-        confirm: "nslookup {host}, on the relay's host or in its container, takes seconds as well.",
+        confirm: "`nslookup {host}`, on the relay's host or in its container, takes seconds as well.",
         next_step: "Check that the relay reaches its DNS servers (UDP and TCP port 53), or allow more with limits.dnsTimeout.",
     }
     {
         code: "azure_tcp", twin: Some("upstream_tcp"), blame: Network, permanence: Transient,
         summary: "No TCP connection to {host}:{port} could be opened.",
-        confirm: "curl --verbose telnet://{host}:{port}, on the relay's host or in its container.",
+        confirm: "`curl --verbose telnet://{host}:{port}`, on the relay's host or in its container.",
         next_step: "Check that the relay's network may reach the host on this port: firewall, network policy, network security group.",
     }
     {
         code: "azure_tcp_refused", twin: Some("upstream_tcp_refused"), blame: Network, permanence: Transient,
         summary: "{host}:{port} refused the TCP connection.",
-        confirm: "curl --verbose telnet://{host}:{port} says that the connection is refused: the host is there, and nothing listens on the port.",
+        confirm: "`curl --verbose telnet://{host}:{port}` says that the connection is refused: the host is there, and nothing listens on the port.",
         next_step: "Check host and port of the endpoint, and whether the service or the gateway in front of it runs.",
         azure_step: "Azure listens on 443 only.",
     }
@@ -219,58 +219,58 @@ Network {
     {
         code: "azure_tcp_timeout", twin: Some("upstream_tcp_timeout"), blame: Network, permanence: Transient,
         summary: "Opening the TCP connection to {host}:{port} took too long.",
-        confirm: "curl --verbose telnet://{host}:{port} hangs. A firewall that drops packets looks like this.",
+        confirm: "`curl --verbose telnet://{host}:{port}` hangs. A firewall that drops packets looks like this.",
         next_step: "Let the relay's network reach the host on this port: firewall, network policy, network security group.",
-        azure_step: "With a private endpoint, check that its connection is approved: az cognitiveservices account show --name {resource} --resource-group <group> --query properties.privateEndpointConnections.",
+        azure_step: "With a private endpoint, check that its connection is approved: `az cognitiveservices account show --name {resource} --resource-group <group> --query properties.privateEndpointConnections`.",
     }
     {
         code: "azure_tls", twin: Some("upstream_tls"), blame: Network,
         summary: "The TLS handshake with {host}:{port} failed; no credential was sent.",
-        confirm: "openssl s_client -connect {host}:{port} -servername {host}, on the relay's host or in its container.",
+        confirm: "`openssl s_client -connect {host}:{port} -servername {host}`, on the relay's host or in its container.",
         next_step: "Check that the host speaks TLS 1.2 or 1.3 on this port, and look for a proxy on the way that inspects TLS.",
     }
     {
         code: "azure_tls_expired", twin: Some("upstream_tls_expired"), blame: Network,
         summary: "The certificate of {host} has expired, or the relay's clock is ahead; no credential was sent.",
-        confirm: "openssl s_client -connect {host}:{port} -servername {host} </dev/null | openssl x509 -noout -dates, compared with date.",
+        confirm: "`openssl s_client -connect {host}:{port} -servername {host} </dev/null | openssl x509 -noout -dates`, compared with date.",
         next_step: "Check the relay's clock; then renew the certificate, which is a gateway's or a proxy's rather than the service's own.",
     }
     {
         code: "azure_tls_not_yet_valid", twin: Some("upstream_tls_not_yet_valid"), blame: Network,
         summary: "The certificate of {host} is not valid yet, or the relay's clock is behind; no credential was sent.",
-        confirm: "openssl s_client -connect {host}:{port} -servername {host} </dev/null | openssl x509 -noout -dates, compared with date.",
+        confirm: "`openssl s_client -connect {host}:{port} -servername {host} </dev/null | openssl x509 -noout -dates`, compared with date.",
         next_step: "Set the relay's clock: a virtual machine that was paused, or a container host without NTP, is behind.",
     }
     {
         code: "azure_tls_wrong_name", twin: Some("upstream_tls_wrong_name"), blame: Operator,
         summary: "The certificate that answered for {host} is for another name; no credential was sent.",
-        confirm: "openssl s_client -connect {host}:{port} -servername {host} </dev/null | openssl x509 -noout -ext subjectAltName.",
+        confirm: "`openssl s_client -connect {host}:{port} -servername {host} </dev/null | openssl x509 -noout -ext subjectAltName`.",
         next_step: "Set the endpoint to a name that the certificate has. If the name is right, DNS leads to another host, or a proxy answers for it.",
         azure_step: "A private endpoint is asked by its public name, never by its address or its privatelink name: https://{resource}.openai.azure.com.",
     }
     {
         code: "azure_tls_unknown_ca", twin: Some("upstream_tls_unknown_ca"), blame: Network,
         summary: "The certificate of {host} was issued by an authority that the relay does not trust; no credential was sent.",
-        confirm: "openssl s_client -connect {host}:{port} -servername {host} </dev/null | openssl x509 -noout -issuer names the authority. One of your own organization or of a security product means that a proxy inspects TLS.",
-        next_step: "If a proxy of yours inspects TLS, exempt {host} from it, or let the relay trust the proxy's authority with SSL_CERT_FILE=<bundle.pem>. If not, somebody stands between relay and upstream.",
+        confirm: "`openssl s_client -connect {host}:{port} -servername {host} </dev/null | openssl x509 -noout -issuer` names the authority. One of your own organization or of a security product means that a proxy inspects TLS.",
+        next_step: "If a proxy of yours inspects TLS, exempt {host} from it, or let the relay trust the proxy's authority with `SSL_CERT_FILE=<bundle.pem>`. If not, somebody stands between relay and upstream.",
         azure_step: "Azure's certificates are issued by Microsoft or DigiCert.",
     }
     {
         code: "azure_tls_certificate", twin: Some("upstream_tls_certificate"), blame: Network,
         summary: "The certificate of {host} is not acceptable; no credential was sent.",
-        confirm: "openssl s_client -connect {host}:{port} -servername {host} </dev/null | openssl x509 -noout -text.",
+        confirm: "`openssl s_client -connect {host}:{port} -servername {host} </dev/null | openssl x509 -noout -text`.",
         next_step: "The certificate is revoked, malformed or not meant for servers. Look for a proxy on the way that inspects TLS; otherwise the host needs another certificate.",
     }
     {
         code: "azure_tls_not_tls", twin: Some("upstream_tls_not_tls"), blame: Network,
         summary: "{host}:{port} does not speak TLS; no credential was sent.",
-        confirm: "curl --verbose http://{host}:{port}/ gets an answer in plain text.",
+        confirm: "`curl --verbose http://{host}:{port}/` gets an answer in plain text.",
         next_step: "Check the port of the endpoint. If it is right, a captive portal or a proxy answers in plain text for it.",
     }
     {
         code: "azure_tls_timeout", twin: Some("upstream_tls_timeout"), blame: Network, permanence: Transient,
         summary: "The TLS handshake with {host}:{port} took too long.",
-        confirm: "openssl s_client -connect {host}:{port} -servername {host} hangs after CONNECTED.",
+        confirm: "`openssl s_client -connect {host}:{port} -servername {host}` hangs after CONNECTED.",
         next_step: "Look for a firewall or proxy that inspects TLS, and for a path whose MTU is smaller than the interface says.",
     }
     {
@@ -290,8 +290,8 @@ Credential {
     {
         code: "azure_key_invalid",
         summary: "The API key is not one of this Azure resource's keys.",
-        confirm: "az cognitiveservices account keys list --name {resource} --resource-group <group>, compared with the key that the relay was given. A key of another resource, a regenerated key, and one with a space or line break at its end are all refused like this.",
-        next_step: "Key and endpoint must belong to the same resource, and a regenerated key is refused at once. List the keys: az cognitiveservices account keys list --name {resource} --resource-group <group>.",
+        confirm: "`az cognitiveservices account keys list --name {resource} --resource-group <group>`, compared with the key that the relay was given. A key of another resource, a regenerated key, and one with a space or line break at its end are all refused like this.",
+        next_step: "Key and endpoint must belong to the same resource, and a regenerated key is refused at once. List the keys: `az cognitiveservices account keys list --name {resource} --resource-group <group>`.",
     }
     {
         code: "azure_gateway_key_missing",
@@ -302,32 +302,32 @@ Credential {
     {
         code: "azure_rbac_missing",
         summary: "The identity was accepted but has no permission to use this resource.",
-        confirm: "az role assignment list --assignee {principal} --include-inherited --scope \"$(az cognitiveservices account show --name {resource} --resource-group <group> --query id --output tsv)\" --output table. Owner and Contributor do not include the data action.",
-        next_step: "Assign the role: az role assignment create --role \"Cognitive Services OpenAI User\" --assignee-object-id {principal} --assignee-principal-type {principal-type} --scope \"$(az cognitiveservices account show --name {resource} --resource-group <group> --query id --output tsv)\". It takes effect within five minutes.",
+        confirm: "`az role assignment list --assignee {principal} --include-inherited --scope \"$(az cognitiveservices account show --name {resource} --resource-group <group> --query id --output tsv)\" --output table`. Owner and Contributor do not include the data action.",
+        next_step: "Assign the role: `az role assignment create --role \"Cognitive Services OpenAI User\" --assignee-object-id {principal} --assignee-principal-type {principal-type} --scope \"$(az cognitiveservices account show --name {resource} --resource-group <group> --query id --output tsv)\"`. It takes effect within five minutes.",
     }
     {
         code: "azure_token_audience",
         summary: "Azure did not accept the access token: wrong audience, or expired.",
         confirm: "The token's audience is {audience}, its tenant {tenant}. A regional endpoint (*.api.cognitive.microsoft.com) accepts no tokens at all.",
-        next_step: "Use the scope https://cognitiveservices.azure.com/.default, or https://ai.azure.com/.default for a *.services.ai.azure.com host; use the endpoint with the resource's own subdomain (az cognitiveservices account update --name {resource} --resource-group <group> --custom-domain {resource}); and check the relay's clock.",
+        next_step: "Use the scope https://cognitiveservices.azure.com/.default, or https://ai.azure.com/.default for a *.services.ai.azure.com host; use the endpoint with the resource's own subdomain (`az cognitiveservices account update --name <resource> --resource-group <group> --custom-domain <name>` gives it one); and check the relay's clock.",
     }
     {
         code: "azure_tenant_mismatch",
         summary: "The token was issued by another tenant than the resource's.",
-        confirm: "The token's tenant is {tenant}; the resource's is az account show --subscription <subscription> --query tenantId.",
-        next_step: "Set the credential's tenant id to the resource's: az account show --subscription <subscription> --query tenantId --output tsv.",
+        confirm: "The token's tenant is {tenant}; the resource's is `az account show --subscription <subscription> --query tenantId`.",
+        next_step: "Set the credential's tenant id to the resource's: `az account show --subscription <subscription> --query tenantId --output tsv`.",
     }
     {
         code: "azure_key_auth_disabled",
         summary: "The Azure resource does not accept API keys.",
-        confirm: "az cognitiveservices account show --name {resource} --resource-group <group> --query properties.disableLocalAuth prints true.",
-        next_step: "Sign in with Microsoft Entra ID instead of a key. A policy usually forbids the other way: az resource update --name {resource} --resource-group <group> --resource-type Microsoft.CognitiveServices/accounts --set properties.disableLocalAuth=false.",
+        confirm: "`az cognitiveservices account show --name {resource} --resource-group <group> --query properties.disableLocalAuth` prints true.",
+        next_step: "Sign in with Microsoft Entra ID instead of a key. A policy usually forbids the other way: `az resource update --name {resource} --resource-group <group> --resource-type Microsoft.CognitiveServices/accounts --set properties.disableLocalAuth=false`.",
     }
     {
         code: "azure_unauthorized",
         summary: "Azure refused the credential without saying why.",
         confirm: "The status is 401 or 403 and the body is empty or says nothing that has a diagnosis of its own. A request that arrives without any credential is answered like this.",
-        next_step: "Check that key and endpoint belong to the same resource (az cognitiveservices account show --name {resource} --resource-group <group> --query properties.endpoint), and that no gateway on the way removes the api-key or Authorization header or adds an api-version.",
+        next_step: "Check that key and endpoint belong to the same resource (`az cognitiveservices account show --name {resource} --resource-group <group> --query properties.endpoint`), and that no gateway on the way removes the api-key or Authorization header or adds an api-version.",
     }
     {
         code: "azure_api_version_on_ga",
@@ -340,14 +340,14 @@ Resource {
     {
         code: "azure_firewall",
         summary: "The Azure resource's network rules do not admit the relay's address.",
-        confirm: "az cognitiveservices account network-rule list --name {resource} --resource-group <group>, compared with the relay's outbound address. With public network access switched off the words are the same.",
-        next_step: "Admit the relay's outbound address: az cognitiveservices account network-rule add --name {resource} --resource-group <group> --ip-address <relay's outbound address>; or its subnet with --subnet <subnet id>; or reach the resource by a private endpoint. Changes take up to 30 minutes.",
+        confirm: "`az cognitiveservices account network-rule list --name {resource} --resource-group <group>`, compared with the relay's outbound address. With public network access switched off the words are the same.",
+        next_step: "Admit the relay's outbound address: `az cognitiveservices account network-rule add --name {resource} --resource-group <group> --ip-address <outbound address>`; or its subnet with `--subnet <subnet id>`; or reach the resource by a private endpoint. Changes take up to 30 minutes.",
     }
     {
         code: "azure_private_only",
         summary: "The Azure resource answers only through its private endpoint, and the relay came from outside.",
-        confirm: "nslookup {host} on the relay's host gives a public address instead of the private endpoint's; az cognitiveservices account show --name {resource} --resource-group <group> --query properties.publicNetworkAccess prints Disabled.",
-        next_step: "Run the relay inside the virtual network and link the private DNS zone to it, so that {host} resolves to the private address: az network private-dns link vnet create --resource-group <group> --zone-name privatelink.openai.azure.com --name talkline --virtual-network <network> --registration-enabled false.",
+        confirm: "`nslookup {host}` on the relay's host gives a public address instead of the private endpoint's; `az cognitiveservices account show --name {resource} --resource-group <group> --query properties.publicNetworkAccess` prints Disabled.",
+        next_step: "Run the relay inside the virtual network and link the private DNS zone to it, so that {host} resolves to the private address: `az network private-dns link vnet create --resource-group <group> --zone-name privatelink.openai.azure.com --name talkline --virtual-network <network> --registration-enabled false`.",
     }
     {
         code: "azure_resource_suspended",
@@ -358,8 +358,8 @@ Resource {
     {
         code: "azure_deployment_not_found",
         summary: "The Azure resource has no deployment named `{deployment}`.",
-        confirm: "az cognitiveservices account deployment list --name {resource} --resource-group <group> --output table.",
-        next_step: "azureDeployment is the name of the deployment, not of the model, and belongs to this resource alone. List them: az cognitiveservices account deployment list --name {resource} --resource-group <group> --output table. A new deployment takes up to five minutes to appear.",
+        confirm: "`az cognitiveservices account deployment list --name {resource} --resource-group <group> --output table`.",
+        next_step: "azureDeployment is the name of the deployment, not of the model, and belongs to this resource alone. List them: `az cognitiveservices account deployment list --name {resource} --resource-group <group> --output table`. A new deployment takes up to five minutes to appear.",
     }
     {
         code: "azure_path_not_found",
@@ -370,7 +370,7 @@ Resource {
     {
         code: "azure_model_not_realtime",
         summary: "The model behind `{deployment}` does not do Realtime on this path.",
-        confirm: "az cognitiveservices account deployment show --name {resource} --resource-group <group> --deployment-name <deployment> --query properties.model. Azure spells its code OpperationNotSupported.",
+        confirm: "`az cognitiveservices account deployment show --name {resource} --resource-group <group> --deployment-name <deployment> --query properties.model`. Azure spells its code OpperationNotSupported.",
         next_step: "Deploy a gpt-realtime model and set azureDeployment to it. Transcription models want ?intent=transcription, translation models another path, GA models the GA path (no azureApiVersion). Regions can lag behind each other: {region} answered.",
     }
     {
@@ -388,8 +388,8 @@ Resource {
     {
         code: "azure_rate_limited", permanence: Throttled,
         summary: "The deployment's rate limit or the number of its sessions is used up.",
-        confirm: "az cognitiveservices usage list --location {location-name} --output table; the answer's Retry-After says when there is room again.",
-        next_step: "Wait as long as Azure asks. If it happens often, raise the deployment's capacity: az cognitiveservices account deployment show --name {resource} --resource-group <group> --deployment-name <deployment> --query sku shows it, the portal's quota page changes it. Newer models share one quota in the whole subscription.",
+        confirm: "`az cognitiveservices usage list --location {location-name} --output table`; the answer's Retry-After says when there is room again.",
+        next_step: "Wait as long as Azure asks. If it happens often, raise the deployment's capacity: `az cognitiveservices account deployment show --name {resource} --resource-group <group> --deployment-name <deployment> --query sku` shows it, the portal's quota page changes it. Newer models share one quota in the whole subscription.",
     }
 }
 OtherUpstream {
@@ -454,14 +454,14 @@ Relay {
     {
         code: "upstream_path_invalid",
         summary: "The configured upstream has no usable path.",
-        confirm: "talkline check.",
+        confirm: "`talkline check`.",
         next_step: "Check the endpoint's path in the relay's configuration.",
     }
     {
         code: "relay_full", permanence: Transient,
         summary: "The relay has as many sessions as it may have.",
-        confirm: "The number of open sessions is limits.sessionsMax.",
-        next_step: "Try again after a pause. The operator raises limits.sessionsMax or runs another instance.",
+        confirm: "The number of open sessions is limits.maxSessions.",
+        next_step: "Try again after a pause. The operator raises limits.maxSessions or runs another instance.",
     }
     {
         code: "relay_shutting_down", permanence: Transient,
@@ -492,7 +492,7 @@ Session {
     {
         code: "transcription_deployment_not_found",
         summary: "The upstream resource has no deployment for the transcription model that the session names.",
-        confirm: "conversation.item.input_audio_transcription.failed with the code DeploymentNotFound; session.update itself was accepted. List the deployments: az cognitiveservices account deployment list --name {resource} --resource-group <group> --output table.",
+        confirm: "conversation.item.input_audio_transcription.failed with the code DeploymentNotFound; session.update itself was accepted. List the deployments: `az cognitiveservices account deployment list --name {resource} --resource-group <group> --output table`.",
         next_step: "Deploy the model, and let the client name the deployment (not the model) in session.audio.input.transcription.model.",
     }
     {

@@ -1,8 +1,10 @@
 //! Nothing that looks like a credential gets through, and the claims of our own token do.
 
 use base64::Engine as _;
+use proptest::prelude::*;
 
 use super::*;
+use crate::diagnosis::table::Row;
 
 const OBJECT: &str = "5e0bd9bd-7b93-4f28-af87-19fc36ad61bd";
 
@@ -175,4 +177,37 @@ fn identity_failures_are_diagnoses() {
         "{}",
         transient.next_step
     );
+}
+
+proptest! {
+    /// Whatever comes, in whatever shape: a code of the table, bounded texts, no piece of the key.
+    #[test]
+    fn any_answer_is_explained_without_the_key(
+        status in 100u16..1000,
+        before in prop_oneof![
+            Just(br#"{"error":{"code":""#.to_vec()),
+            Just(br#"{"error":{"message":""#.to_vec()),
+            Just(br#"{"statusCode":401,"message":["#.to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..200),
+        ],
+        length in 8..=KEY.len(),
+        after in proptest::collection::vec(any::<u8>(), 0..600),
+        header in ".{0,40}",
+    ) {
+        let piece = &KEY.as_bytes()[..length];
+        let body = [&before, piece, &after].concat();
+        let location = format!("{header}{KEY}");
+        let headers = [("location", location.as_bytes()), ("x-request-id", header.as_bytes())];
+        let refusal = Refusal::Answered(UpstreamAnswer::new(status, headers.into_iter(), body));
+        for upstream in [azure(AzureApi::Ga), openai()] {
+            let diagnosis = diagnose(&upstream, &refusal);
+            prop_assert!(Row::find(diagnosis.code).is_some());
+            let event = diagnosis.error_event();
+            prop_assert!(event.len() < 8 << 10, "{}", event.len());
+            if matches!(upstream, Upstream::Azure(_)) {
+                let shown = format!("{event} {} {diagnosis:?}", diagnosis.problem());
+                prop_assert!(!shown.contains(&KEY[..8]), "{}", shown);
+            }
+        }
+    }
 }

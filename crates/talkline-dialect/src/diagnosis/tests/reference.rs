@@ -52,3 +52,48 @@ fn every_code_has_one_anchor_and_everything_is_said() {
     }
     assert!(seen.len() > 70, "{}", seen.len());
 }
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test compares files of the repository"
+)]
+fn the_settings_that_are_named_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let settings = std::fs::read_to_string(root.join("docs/reference/configuration.md")).unwrap();
+    let mut found = 0;
+    for row in ROWS {
+        let text = format!("{} {} {}", row.confirm, row.next_step, row.azure_step);
+        for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.')) {
+            let word = word.trim_end_matches('.');
+            let is_limit = word
+                .strip_prefix("limits.")
+                .filter(|_| word != "limits.updated");
+            let is_azure = Some(word).filter(|word| {
+                word.strip_prefix("azure")
+                    .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()))
+            });
+            if let Some(key) = is_limit.or(is_azure) {
+                assert!(
+                    settings.contains(&format!("### `{key}`")),
+                    "{}: {word}",
+                    row.code
+                );
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 10, "{found}");
+}
+
+#[test]
+fn commands_can_be_copied() {
+    for row in ROWS {
+        for text in [row.confirm, row.next_step, row.azure_step] {
+            assert_eq!(text.matches('`').count() % 2, 0, "{text}");
+            for prose in text.split('`').step_by(2) {
+                assert!(!prose.contains(" --") && !prose.contains("az "), "{prose}");
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! How a client is told that it gets no session.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Value;
+use talkline_config::{Format, Inputs, SourceFile};
+use talkline_gateway::{Gateway, Options, RefusalDelivery};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const AZURE_KEY: &str = "CANARY-AZURE-KEY-77aa";
+const CLIENT_KEY: &str = "CANARY-CLIENT-KEY-31d0";
+
+/// Answers every connection with the same bytes once a request has come.
+async fn upstream(answer: String, tasks: &mut JoinSet<()>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tasks.spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    endpoint
+}
+
+/// Starts the service and returns its authority.
+async fn relay(
+    endpoint: &str,
+    more: &str,
+    refusals: RefusalDelivery,
+    tasks: &mut JoinSet<()>,
+) -> String {
+    let file = SourceFile {
+        name: "talkline.toml".into(),
+        format: Format::Toml,
+        text: format!(
+            "server.listen = \"127.0.0.1:0\"\n\
+             clients.keys = [{{ name = \"test\", env = \"CLIENT\" }}]\n\
+             talk.realtime.provider = \"openai\"\n\
+             talk.realtime.providers.openai.azureEndpoint = \"{endpoint}\"\n\
+             talk.realtime.providers.openai.azureDeployment = \"voice\"\n\
+             talk.realtime.providers.openai.apiKey = {{ env = \"AZURE\" }}\n{more}"
+        ),
+    };
+    let variables = BTreeMap::from([
+        ("CLIENT".to_owned(), CLIENT_KEY.to_owned()),
+        ("AZURE".to_owned(), AZURE_KEY.to_owned()),
+    ]);
+    let resolved = talkline_config::resolve(&Inputs {
+        files: &[file],
+        variables: &variables,
+        flags: &[],
+        read_secret_file: &|_| Err("no files here".into()),
+    })
+    .unwrap();
+    let options = Options {
+        refusals,
+        ..Options::default()
+    };
+    let gateway = Gateway::new(resolved.config, options).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authority = listener.local_addr().unwrap().to_string();
+    tasks.spawn(gateway.serve(listener, std::future::pending()));
+    authority
+}
+
+/// Asks for a session and returns everything that comes.
+async fn ask(authority: &str, target: &str, key: &str) -> String {
+    let mut stream = TcpStream::connect(authority).await.unwrap();
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Authorization: Bearer {key}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("the relay hangs up")
+        .unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+struct Problem {
+    head: String,
+    body: Value,
+}
+
+impl Problem {
+    fn read(answer: &str) -> Self {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        Self {
+            head: head.to_ascii_lowercase(),
+            body: serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}")),
+        }
+    }
+
+    #[track_caller]
+    fn expect(&self, status: u16, code: &str, retry_after: Option<u64>) {
+        let Self { head, body } = self;
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
+        assert!(
+            head.contains("content-type: application/problem+json"),
+            "{head}"
+        );
+        assert_eq!(body["status"], status);
+        assert_eq!(body["code"], code, "{body}");
+        assert_eq!(body["type"], format!("docs/reference/errors.md#{code}"));
+        for field in ["title", "detail", "next_step"] {
+            assert!(
+                body[field].as_str().is_some_and(|text| !text.is_empty()),
+                "{body}"
+            );
+        }
+        let found = head
+            .lines()
+            .find_map(|line| line.strip_prefix("retry-after: "))
+            .map(|value| value.parse().unwrap());
+        assert_eq!(found, retry_after, "{head}");
+        assert!(!format!("{head}{body}").to_uppercase().contains("CANARY"));
+    }
+}
+
+fn http(status: u16, headers: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\napim-request-id: req-9\r\n{headers}\r\n{body}",
+        body.len()
+    )
+}
+
+async fn check(answer: String, status: u16, code: &str, retry_after: Option<u64>) -> Value {
+    let mut tasks = JoinSet::new();
+    let endpoint = upstream(answer, &mut tasks).await;
+    let relay = relay(&endpoint, "", RefusalDelivery::Http, &mut tasks).await;
+    let problem = Problem::read(&ask(&relay, "/v1/realtime", CLIENT_KEY).await);
+    problem.expect(status, code, retry_after);
+    problem.body
+}
+
+#[tokio::test]
+async fn permanent_refusals_are_424_and_never_401() {
+    let body =
+        format!(r#"{{"error":{{"code":"401","message":"invalid subscription key {AZURE_KEY}"}}}}"#);
+    let problem = check(http(401, "", &body), 424, "azure_key_invalid", None).await;
+    assert_eq!(problem["upstream"]["status"], 401);
+    assert_eq!(problem["upstream"]["request_id"], "req-9");
+    let location = format!("location: wss://x/v1/realtime?api-key={AZURE_KEY}\r\n");
+    check(
+        http(302, &location, ""),
+        424,
+        "azure_upgrade_redirect",
+        None,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn throttling_is_429_with_the_upstreams_wait() {
+    let answer = http(429, "retry-after: 38\r\n", "");
+    check(answer, 429, "azure_rate_limited", Some(38)).await;
+}
+
+#[tokio::test]
+async fn what_may_pass_is_503() {
+    check(
+        http(502, "", "no healthy upstream"),
+        503,
+        "azure_unavailable",
+        Some(1),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_relays_own_401_stays_the_clients() {
+    let mut tasks = JoinSet::new();
+    let relay = relay("http://127.0.0.1:9", "", RefusalDelivery::Http, &mut tasks).await;
+    let answer = ask(&relay, "/v1/realtime", "wrong").await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    let answer = ask(&relay, "/v1/realtime?model=other", CLIENT_KEY).await;
+    let problem = Problem::read(&answer);
+    problem.expect(424, "unknown_model", None);
+    assert_eq!(problem.body["blame"], "client");
+}
+
+#[tokio::test]
+async fn in_band_is_the_default() {
+    let mut tasks = JoinSet::new();
+    let endpoint = upstream(http(401, "", ""), &mut tasks).await;
+    let relay = relay(&endpoint, "", Options::default().refusals, &mut tasks).await;
+    let mut stream = TcpStream::connect(&relay).await.unwrap();
+    let request = format!(
+        "GET /v1/realtime HTTP/1.1\r\nHost: {relay}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Authorization: Bearer {CLIENT_KEY}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    // The payload of the close frame: 1008 and the code.
+    while !seen.ends_with(b"\x03\xf0azure_unauthorized") {
+        let read = timeout(PATIENCE, stream.read_buf(&mut seen))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(read > 0, "{}", String::from_utf8_lossy(&seen));
+    }
+    assert!(seen.starts_with(b"HTTP/1.1 101 "));
+}
+
+#[tokio::test]
+async fn a_full_relay_says_so() {
+    let mut tasks = JoinSet::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let relay = relay(
+        &endpoint,
+        "limits.maxSessions = 1\n",
+        RefusalDelivery::InBand,
+        &mut tasks,
+    )
+    .await;
+    let mut first = TcpStream::connect(&relay).await.unwrap();
+    let request = format!(
+        "GET /v1/realtime HTTP/1.1\r\nHost: {relay}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Authorization: Bearer {CLIENT_KEY}\r\n\r\n"
+    );
+    first.write_all(request.as_bytes()).await.unwrap();
+    // The only place is taken once the upstream is dialled.
+    let _dialled = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+    let answer = ask(&relay, "/v1/realtime", CLIENT_KEY).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(
+        answer.contains("\"relay_full\"") && answer.contains("limits.maxSessions"),
+        "{answer}"
+    );
+}
