@@ -3,10 +3,10 @@
 use talkline_auth::TokenError;
 
 use super::{
-    Diagnosis,
+    Blame, Diagnosis, Permanence,
     facts::Facts,
     said::{clean, without_key_shapes},
-    table::Row,
+    table::{Row, Section},
 };
 
 /// Why the relay has no token for an upstream.
@@ -22,25 +22,32 @@ pub struct IdentityFailure<'a> {
     pub permanent: bool,
 }
 
+/// The code of a failure that the table does not know.
+const UNKNOWN: &str = "azure_identity_unavailable";
+
 impl Diagnosis {
     /// The relay has no usable Microsoft Entra ID token for an upstream.
     ///
-    /// The code of the diagnosis is `azure_identity_misconfigured` or `azure_identity_unavailable`;
-    /// the identity's own code stands in the summary, its hint before the next step.
+    /// The code of the diagnosis is the failure's own where the table has it, and
+    /// `azure_identity_unavailable` otherwise. The failure knows best whether it is permanent, which
+    /// makes it the operator's.
     pub fn identity(failure: &IdentityFailure<'_>) -> Self {
-        let code = match failure.permanent {
-            true => "azure_identity_misconfigured",
-            false => "azure_identity_unavailable",
-        };
-        let hint = failure.hint.map(|hint| sentence(&clean(hint, 500)));
-        let facts = Facts::default()
-            .with("source", clean(failure.source, 40))
-            .with("hint", hint.unwrap_or_default());
-        let mut diagnosis = Row::named(code).diagnose(&facts);
-        diagnosis.next_step = without_key_shapes(&diagnosis.next_step);
-        if !failure.code.is_empty() {
-            let code = clean(failure.code, 60);
-            diagnosis.summary = format!("{} ({code})", diagnosis.summary);
+        let known = Row::find(failure.code).filter(|row| row.section == Section::Identity);
+        let row = known.unwrap_or(Row::named(UNKNOWN));
+        let facts = Facts::default().with("source", clean(failure.source, 40));
+        let mut diagnosis = row.diagnose(&facts);
+        match (failure.permanent, row.permanence) {
+            (true, _) => {
+                diagnosis.permanence = Permanence::Permanent;
+                if row.blame != Blame::Network || known.is_none() {
+                    diagnosis.blame = Blame::Operator;
+                }
+            }
+            (false, Permanence::Permanent) => diagnosis.permanence = Permanence::Transient,
+            (false, _) => {}
+        }
+        if let Some(hint) = failure.hint {
+            diagnosis.next_step = sentence(&without_key_shapes(&clean(hint, 500)));
         }
         diagnosis
     }
@@ -56,7 +63,7 @@ impl Diagnosis {
     }
 }
 
-/// A fragment as a sentence with a space behind it.
+/// A fragment as a sentence.
 fn sentence(fragment: &str) -> String {
     let mut chars = fragment.chars();
     let Some(first) = chars.next() else {
@@ -64,9 +71,9 @@ fn sentence(fragment: &str) -> String {
     };
     let rest = chars.as_str().trim_end();
     let end = if rest.ends_with(['.', '?', '!']) {
-        " "
+        ""
     } else {
-        ". "
+        "."
     };
     format!("{}{rest}{end}", first.to_uppercase())
 }

@@ -28,9 +28,7 @@ pub fn errors_reference() -> String {
 }
 
 fn entry(page: &mut String, code: &str, blame: Blame, row: &Row, next_step: &str) {
-    let facts = Facts::default()
-        .with("hint", String::new())
-        .with("fault", "in a way that no client may accept".to_owned());
+    let facts = Facts::default().with("fault", "in a way that no client may accept".to_owned());
     let text = |template: &str| escape(&facts.fill(template));
     let permanence = match row.permanence {
         Permanence::Permanent => "stays until somebody changes something",

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use proptest::prelude::*;
+use talkline_auth::TokenError;
 
 use super::*;
 use crate::diagnosis::table::Row;
@@ -155,28 +156,74 @@ fn identity_failures_are_diagnoses() {
         permanent: true,
     };
     let diagnosis = Diagnosis::identity(&failure);
-    assert_eq!(diagnosis.code, "azure_identity_misconfigured");
+    assert_eq!(diagnosis.code, "entra_secret_expired");
     assert_eq!(diagnosis.permanence, Permanence::Permanent);
-    assert!(diagnosis.summary.contains("workload-identity"));
-    assert!(diagnosis.summary.ends_with("(entra_secret_expired)"));
     assert!(
         diagnosis
-            .next_step
-            .starts_with("The client secret has expired; create a new one. Change"),
-        "{}",
-        diagnosis.next_step
+            .summary
+            .ends_with("the client secret has expired.")
     );
-    let transient = Diagnosis::identity(&IdentityFailure {
-        source: "managed-identity",
-        ..IdentityFailure::default()
+    assert_eq!(
+        diagnosis.next_step,
+        "The client secret has expired; create a new one."
+    );
+    let without_hint = Diagnosis::identity(&IdentityFailure {
+        hint: None,
+        ..failure
     });
-    assert_eq!(transient.code, "azure_identity_unavailable");
-    assert_eq!(transient.permanence, Permanence::Transient);
     assert!(
-        transient.next_step.starts_with("The relay goes on"),
-        "{}",
-        transient.next_step
+        without_hint
+            .next_step
+            .contains("`az ad app credential reset")
     );
+    let check = |code, permanent, expected: &str| {
+        let diagnosis = Diagnosis::identity(&IdentityFailure {
+            source: "managed-identity",
+            code,
+            hint: None,
+            permanent,
+        });
+        let Diagnosis {
+            code,
+            blame,
+            permanence,
+            ..
+        } = diagnosis;
+        let got = format!("{code} {} {}", blame.as_str(), permanence.close_code());
+        assert_eq!(got, expected);
+    };
+    check("", false, "azure_identity_unavailable network 1011");
+    check("", true, "azure_identity_unavailable operator 1008");
+    check(
+        "something_new",
+        true,
+        "azure_identity_unavailable operator 1008",
+    );
+    check(
+        "relay_full",
+        false,
+        "azure_identity_unavailable network 1011",
+    );
+    check("entra_unreachable", false, "entra_unreachable network 1011");
+    check("entra_throttled", false, "entra_throttled operator 1013");
+    check(
+        "identity_not_found",
+        false,
+        "identity_not_found operator 1011",
+    );
+    check("identity_tls", true, "identity_tls network 1008");
+}
+
+#[test]
+fn a_missing_token_is_told_without_the_services_words() {
+    let diagnosis = Diagnosis::identity_unavailable(&TokenError {
+        source_name: "managed-identity",
+        detail: "tenant 7f3a is unknown".into(),
+        permanent: false,
+    });
+    let told = format!("{} {}", diagnosis.error_event(), diagnosis.problem());
+    assert!(told.contains("managed-identity"), "{told}");
+    assert!(!told.contains("7f3a"), "{told}");
 }
 
 proptest! {
