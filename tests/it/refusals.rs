@@ -287,3 +287,73 @@ async fn failures_in_a_session_pass_through_and_are_named_in_the_log() {
         );
     }
 }
+
+/// Every refusal that the simulator knows, and what the client is told of it.
+const REFUSALS: [(&str, &str, u16); 23] = [
+    ("key_invalid", "azure_key_invalid", 1008),
+    ("key_invalid_apim_shape", "azure_key_invalid", 1008),
+    ("no_auth", "azure_unauthorized", 1008),
+    (
+        "token_bad_audience_or_expired",
+        "azure_token_audience",
+        1008,
+    ),
+    ("rbac_old", "azure_rbac_missing", 1008),
+    ("rbac_data_action", "azure_rbac_missing", 1008),
+    ("tenant_mismatch_400", "azure_tenant_mismatch", 1008),
+    ("key_auth_disabled", "azure_key_auth_disabled", 1008),
+    ("firewall", "azure_firewall", 1008),
+    ("public_access_disabled", "azure_private_only", 1008),
+    ("resource_blocked", "azure_resource_suspended", 1008),
+    ("deployment_not_found", "azure_deployment_not_found", 1008),
+    ("resource_not_found", "azure_path_not_found", 1008),
+    ("model_not_realtime", "azure_model_not_realtime", 1008),
+    ("api_version_bad", "azure_api_version", 1008),
+    ("api_version_on_ga", "azure_unauthorized", 1008),
+    ("rate_limit_calls", "azure_rate_limited", 1013),
+    ("redirect_302", "azure_upgrade_redirect", 1008),
+    (
+        "translate_on_realtime_path",
+        "azure_model_not_realtime",
+        1008,
+    ),
+    ("subprotocol_auth", "azure_unauthorized", 1008),
+    ("internal_error", "azure_unavailable", 1011),
+    ("no_healthy_upstream", "azure_unavailable", 1011),
+    ("unavailable", "azure_unavailable", 1011),
+];
+
+#[tokio::test]
+async fn every_refusal_that_azure_is_known_for_is_named() {
+    let known: Vec<_> = talkline_sim::Refusal::all()
+        .iter()
+        .map(talkline_sim::Refusal::name)
+        .collect();
+    assert_eq!(known, REFUSALS.map(|(name, ..)| name));
+    let sim = simulator().await;
+    // One relay for all: each refusal is the deployment of a provider.
+    let mut configuration = azure(&sim.base_url());
+    for (name, ..) in REFUSALS {
+        let provider = format!("talk.realtime.providers.{name}");
+        configuration.push_str(&format!(
+            "{provider}.type = \"azure-openai\"\n\
+             {provider}.azureEndpoint = \"{}\"\n\
+             {provider}.azureDeployment = \"{name}\"\n\
+             {provider}.apiKey = {{ env = \"AZURE_KEY\" }}\n",
+            sim.base_url()
+        ));
+    }
+    let relay = Relay::start(&configuration).await;
+    for (name, code, close_code) in REFUSALS {
+        let (error, closed_with, reason) =
+            refusal(&relay, &format!("/v1/realtime?model={name}")).await;
+        assert_eq!(
+            (error["code"].as_str(), closed_with, reason.as_str()),
+            (Some(code), close_code, code),
+            "{name}: {error}"
+        );
+    }
+    assert_eq!(sim.requests().len(), REFUSALS.len(), "one request each");
+    let log = relay.log().await;
+    assert!(!log.contains("CANARY"), "{log}");
+}
