@@ -24,6 +24,8 @@ use tokio::{
 use super::*;
 
 const KEY: &str = "CANARY-AZURE-KEY-77aa";
+/// When an answer has to be understood, however it drags on: 2 s for the body, and a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(4);
 const LIMITS: DialTimeouts = DialTimeouts {
     dns: Duration::from_secs(5),
     tcp: Duration::from_secs(5),
@@ -164,11 +166,7 @@ async fn check(answer: Answer, expected: &str) -> usize {
     let tls = crate::tls::client_config().unwrap();
     let diagnosis = diagnose(&server.endpoint, tls, LIMITS).await;
     assert_eq!(diagnosis.code, expected, "{diagnosis:?}");
-    assert!(
-        started.elapsed() < REFUSAL_BODY_TIMEOUT + Duration::from_secs(2),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
     server.taken.load(Ordering::Relaxed)
 }
 
