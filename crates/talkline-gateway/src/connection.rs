@@ -197,11 +197,11 @@ async fn upgrade(
     // Strangers are few at a time; whoever was let in counts as a session.
     lock(slot).handshake = None;
     if lifecycle != Lifecycle::Serving {
-        return Err(HttpRefusal::busy(Diagnosis::relay_shutting_down()));
+        return busy(&Diagnosis::relay_shutting_down(), shared.refusals);
     }
-    let permit = Arc::clone(&shared.sessions)
-        .try_acquire_owned()
-        .map_err(|_| HttpRefusal::busy(Diagnosis::relay_full()))?;
+    let Ok(permit) = Arc::clone(&shared.sessions).try_acquire_owned() else {
+        return busy(&Diagnosis::relay_full(), shared.refusals);
+    };
 
     let mut labels = SessionLabels::new(&client, &ask);
     correlation
@@ -225,6 +225,21 @@ async fn upgrade(
     };
     lock(slot).opening = Some(opening);
     Ok(response)
+}
+
+/// The relay itself has no room. Told before the 101 whatever the delivery, so that a full relay does
+/// little for whom it cannot serve, and so that a load balancer can see it.
+fn busy(
+    diagnosis: &Diagnosis,
+    delivery: RefusalDelivery,
+) -> Result<Response<Full<Bytes>>, HttpRefusal> {
+    match delivery {
+        RefusalDelivery::InBand => Err(HttpRefusal::busy(diagnosis)),
+        RefusalDelivery::Http => {
+            report::client_refused(diagnosis.permanence.http_status(), diagnosis.code);
+            Ok(problem(diagnosis))
+        }
+    }
 }
 
 /// Dials before the client is answered: the success path costs nothing by it, and a failure can be

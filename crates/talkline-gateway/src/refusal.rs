@@ -62,7 +62,7 @@ impl HttpRefusal {
     }
 
     /// The relay itself has no room: tried again elsewhere, or in a second.
-    pub(crate) fn busy(diagnosis: Diagnosis) -> Self {
+    pub(crate) fn busy(diagnosis: &Diagnosis) -> Self {
         let message = format!("{} {}", diagnosis.summary, diagnosis.next_step);
         Self::new(StatusCode::SERVICE_UNAVAILABLE, diagnosis.code, message)
             .with_header(header::RETRY_AFTER, "1")

@@ -26,7 +26,7 @@ pub(super) struct Said {
 impl Said {
     /// Reads a body in any of the shapes that Azure, its gateways and OpenAI use, whole or cut off.
     pub(super) fn read(body: &[u8], target: &Sealed) -> Self {
-        let text = String::from_utf8_lossy(body);
+        let text = decode(body);
         let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}' || c == '\0');
         if text.starts_with('<') {
             return Self {
@@ -56,9 +56,31 @@ impl Said {
     }
 }
 
+/// UTF-8, whatever is wrong with it, or the UTF-16 that a byte order mark announces.
+fn decode(body: &[u8]) -> String {
+    let unit: fn([u8; 2]) -> u16 = match body {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => return String::from_utf8_lossy(body).into_owned(),
+    };
+    let units: Vec<u16> = body
+        .chunks_exact(2)
+        .map(|pair| unit([pair[0], pair[1]]))
+        .collect();
+    String::from_utf16_lossy(&units)
+}
+
 fn fields(value: &Value) -> (Option<String>, Option<String>) {
-    if let Some(Value::String(text)) = value.get("error").or(Some(value)) {
+    let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+    if let Value::String(text) = value {
         return (None, Some(text.clone()));
+    }
+    if let Some(error) = text("error") {
+        // As OAuth has it, or the whole message in one.
+        return match text("error_description").or_else(|| text("message")) {
+            Some(message) => (Some(error), Some(message)),
+            None => (None, Some(error)),
+        };
     }
     let error = value
         .get("error")
@@ -73,7 +95,7 @@ fn fields(value: &Value) -> (Option<String>, Option<String>) {
     };
     (
         field(&["code", "statusCode"]),
-        field(&["message", "Message", "detail", "error_description"]),
+        field(&["message", "Message", "detail"]),
     )
 }
 

@@ -290,6 +290,10 @@ fn every_way_of_not_reaching_the_upstream_is_named() {
 
 #[test]
 fn cut_off_and_odd_bodies_are_read_as_far_as_they_go() {
+    let wide: Vec<u8> = "\u{feff}{\"message\":\"Public access is disabled\"}"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
     let deep = format!(
         r#"{{"error":{{"code":"DeploymentNotFound","innererror":{}"#,
         "[".repeat(60_000)
@@ -352,6 +356,12 @@ fn cut_off_and_odd_bodies_are_read_as_far_as_they_go() {
             "azure_bad_request",
         ),
         (401, br#"{"error":[]}"#, "azure_unauthorized"),
+        (403, &wide, "azure_private_only"),
+        (
+            403,
+            br#"{"error":"AuthenticationTypeDisabled","message":"no"}"#,
+            "azure_key_auth_disabled",
+        ),
         (401, b"\0\0\0", "azure_unauthorized"),
     ] {
         let refusal = Refusal::Answered(UpstreamAnswer::new(

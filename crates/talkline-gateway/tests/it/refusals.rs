@@ -217,18 +217,13 @@ async fn in_band_is_the_default() {
     assert!(seen.starts_with(b"HTTP/1.1 101 "));
 }
 
-#[tokio::test]
-async fn a_full_relay_says_so() {
+/// What the second client of a relay with one place is told.
+async fn told_when_full(refusals: RefusalDelivery) -> String {
     let mut tasks = JoinSet::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let relay = relay(
-        &endpoint,
-        "limits.maxSessions = 1\n",
-        RefusalDelivery::InBand,
-        &mut tasks,
-    )
-    .await;
+    let one = "limits.maxSessions = 1\n";
+    let relay = relay(&endpoint, one, refusals, &mut tasks).await;
     let mut first = TcpStream::connect(&relay).await.unwrap();
     let request = format!(
         "GET /v1/realtime HTTP/1.1\r\nHost: {relay}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -238,10 +233,17 @@ async fn a_full_relay_says_so() {
     first.write_all(request.as_bytes()).await.unwrap();
     // The only place is taken once the upstream is dialled.
     let _dialled = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
-    let answer = ask(&relay, "/v1/realtime", CLIENT_KEY).await;
+    ask(&relay, "/v1/realtime", CLIENT_KEY).await
+}
+
+#[tokio::test]
+async fn a_full_relay_says_so() {
+    let answer = told_when_full(RefusalDelivery::InBand).await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(
         answer.contains("\"relay_full\"") && answer.contains("limits.maxSessions"),
         "{answer}"
     );
+    let answer = told_when_full(RefusalDelivery::Http).await;
+    Problem::read(&answer).expect(503, "relay_full", Some(1));
 }
