@@ -143,6 +143,13 @@ impl KeyCell {
         differs
     }
 
+    /// Whether `key` is what stands in `slot`.
+    pub fn holds(&self, slot: KeySlot, key: &Secret) -> bool {
+        self.read()
+            .key(slot)
+            .is_some_and(|held| held.expose() == key.expose())
+    }
+
     /// Whether `key` is the one to present.
     pub fn is_live(&self, key: &LiveKey) -> bool {
         self.read().live().is(&key.secret)
