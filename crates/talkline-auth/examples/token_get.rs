@@ -19,20 +19,24 @@ const READS: u32 = 5_000_000;
 
 fn main() {
     let cell = filled();
-    println!("one thread:  {:6.1} ns", measure(&cell));
-    let busy = thread::scope(|scope| {
-        let other = scope.spawn(|| measure(&cell));
-        let here = measure(&cell);
+    let fixed = now();
+    let alone = measure(|| cell.get(black_box(fixed)));
+    println!("get:                           {alone:6.1} ns");
+    let with_clocks = measure(|| cell.get(now()));
+    println!("get and both clocks:           {with_clocks:6.1} ns");
+    let contended = thread::scope(|scope| {
+        let other = scope.spawn(|| measure(|| cell.get(black_box(fixed))));
+        let here = measure(|| cell.get(black_box(fixed)));
         other.join().map_or(here, |there| here.max(there))
     });
-    println!("two threads: {busy:6.1} ns");
+    println!("get, two threads at once:      {contended:6.1} ns");
 }
 
-/// Nanoseconds of one read, that of the two clocks included.
-fn measure(cell: &TokenCell) -> f64 {
+/// Nanoseconds of one read.
+fn measure<T>(read: impl Fn() -> T) -> f64 {
     let started = Instant::now();
     for _ in 0..READS {
-        let _ = black_box(cell.get(black_box(now())));
+        let _ = black_box(read());
     }
     started.elapsed().as_secs_f64() * 1e9 / f64::from(READS)
 }
