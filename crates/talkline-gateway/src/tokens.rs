@@ -263,4 +263,4 @@ pub(crate) fn jitter() -> Jitter {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
