@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustls::ServerConfig;
-use talkline_auth::{ClientKeys, KeyCell, TokenCell, TokenSource};
+use talkline_auth::{ClientKeys, KeyCell, KeyFiles, TokenCell, TokenSource};
 use talkline_config::{Config, Routes};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
@@ -26,7 +26,7 @@ use crate::{
     connection::{self, Lifecycle},
     dial::{DialTimeouts, Dialer, ResolveOverride},
     head::HeadLimits,
-    keys::{KeyFiles, Keys},
+    keys::Keys,
     reach::Reach,
     tls::{self, TlsError},
     tokens::Tokens,

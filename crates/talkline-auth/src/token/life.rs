@@ -274,8 +274,7 @@ impl TokenState {
             .unwrap_or(life * self.rules.refresh_percent / 100)
             .clamp(self.rules.refresh_min, self.rules.refresh_max)
             .mul_f64(1.0 - jitter.0 / 10.0)
-            .min(serves)
-            .max(self.rules.interval_min);
+            .min(serves);
         let same = self
             .token
             .as_ref()
