@@ -106,6 +106,7 @@ fn clippy(workspace: &Workspace, _: &mut Tally) -> Result<()> {
         "--locked",
         "--workspace",
         "--all-targets",
+        "--keep-going",
         "--",
         "-D",
         "warnings",

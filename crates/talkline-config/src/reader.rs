@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    Inputs, Problem, Setting, Source,
+    Format, Inputs, Problem, Setting, Source,
     keys::{self, Kind, Known},
     shown::{cleaned, shown},
     structure::LONG_NUMBER,
@@ -51,6 +51,15 @@ impl<'t> Reader<'t> {
 
     pub(crate) fn problem(&mut self, problem: Problem) {
         self.problems.push(problem);
+    }
+
+    /// Whether this was written in a JSON file, which may be OpenClaw's.
+    pub(crate) fn is_in_json(&self, place: &Place) -> bool {
+        let Place::File { file, .. } = place else {
+            return false;
+        };
+        let file = self.inputs.files.get(*file);
+        file.is_some_and(|file| file.format == Format::Json5)
     }
 
     /// Whether a problem already stands at this key.

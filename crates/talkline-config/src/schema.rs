@@ -87,7 +87,7 @@ struct Provider {
     #[schemars(regex(pattern = r"^\d{4}-\d{2}-\d{2}(-preview)?$"))]
     azure_api_version: Option<String>,
     /// Base URL before `/realtime`. For `custom` any host but Azure's and OpenAI's, for `openai`
-    /// only `api.openai.com` and its regional hosts.
+    /// only `api.openai.com`, its regional hosts, and loopback for tests.
     base_url: Option<String>,
     /// Model to ask the upstream for (`openai`, `custom`).
     model: Option<String>,
@@ -481,7 +481,7 @@ say.
 Without `routes`, a client may ask for the deployment or model of any provider, for its `aliases` and
 for `talk.realtime.model`. Another name is refused with the list of those that exist, unless
 `talk.realtime.allowAnyModel` leads it to the default provider. A client that names no model gets the
-default provider.
+default provider; where two providers have one name, the default provider's counts.
 
 ## Secrets
 

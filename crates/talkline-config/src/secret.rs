@@ -79,7 +79,7 @@ impl Reader<'_> {
     }
 
     fn literal(&mut self, key: &str, node: &Node, text: &str, variable: &str) -> Option<Resolved> {
-        if self.format(node) == Some(Format::Json5)
+        if self.is_in_json(&node.place)
             && let Some(name) = interpolated(text)
         {
             let reference = Reference::Variable(name.to_owned());
@@ -445,13 +445,6 @@ impl Reader<'_> {
                 .map(|entry| &entry.node.value),
             Some(Value::Bool(true))
         )
-    }
-
-    fn format(&self, node: &Node) -> Option<Format> {
-        match node.place {
-            Place::File { file, .. } => self.inputs.files.get(file).map(|file| file.format),
-            _ => None,
-        }
     }
 }
 

@@ -11,6 +11,8 @@ use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
     ClientSecretCredential, ClientSecretCredentialOptions,
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::Value;
 use talkline_auth::{FetchedToken, Secret, TokenError, TokenFuture, TokenSource};
 use tokio::io::AsyncReadExt as _;
 
@@ -65,7 +67,7 @@ impl TokenSource for ClientSecret {
         Box::pin(async {
             let redactor = Redactor::new([self.secret.clone()]);
             self.fetcher
-                .fetch(&redactor, |options| {
+                .fetch(&self.fetcher.subject, &redactor, |options| {
                     let credential = ClientSecretCredential::new(
                         &self.application.tenant_id,
                         self.application.client_id.clone(),
@@ -174,8 +176,14 @@ impl TokenSource for WorkloadIdentity {
 impl WorkloadIdentity {
     async fn fetch_with(&self, assertion: Secret) -> Result<FetchedToken, TokenError> {
         let redactor = Redactor::new([assertion.clone()]);
+        let subject = Subject {
+            asked: Asked::Entra {
+                claims: claims(&assertion).map(|claims| redactor.quote(&claims)),
+            },
+            ..self.fetcher.subject.clone()
+        };
         self.fetcher
-            .fetch(&redactor, |options| {
+            .fetch(&subject, &redactor, |options| {
                 let credential = ClientAssertionCredential::new(
                     self.application.tenant_id.clone(),
                     self.application.client_id.clone(),
@@ -201,6 +209,21 @@ impl ClientAssertion for Assertion {
     }
 }
 
+/// Issuer, subject and audience of a JWT (RFC 7519, section 4.1), unverified: what somebody has to
+/// compare with the federated credential. They are no secret.
+fn claims(assertion: &Secret) -> Option<String> {
+    let payload = assertion.expose().split('.').nth(1)?;
+    let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let claims: Value = serde_json::from_slice(&payload).ok()?;
+    let claim = |name| claims.get(name).unwrap_or(&Value::Null);
+    Some(format!(
+        "issuer {}, subject {}, audience {}",
+        claim("iss"),
+        claim("sub"),
+        claim("aud")
+    ))
+}
+
 fn fetcher(
     source_name: &'static str,
     application: &Application,
@@ -214,7 +237,7 @@ fn fetcher(
         subject: Subject {
             source_name,
             place: destination.authority(),
-            asked: Asked::Entra,
+            asked: Asked::Entra { claims: None },
         },
         destination,
         shape: Shape::Entra,

@@ -28,7 +28,10 @@ pub(crate) enum Asked {
     Imds(Identity),
     /// The identity endpoint of App Service, Functions and Container Apps.
     AppService(Identity),
-    Entra,
+    Entra {
+        /// What the assertion claims about its bearer, when there is one: fit to be shown.
+        claims: Option<String>,
+    },
 }
 
 /// One sentence, what to do about it, and whether that is the only way out.
@@ -135,7 +138,7 @@ impl Subject {
                  Container Apps set IDENTITY_ENDPOINT once an identity is enabled; elsewhere use another kind of credential",
             ),
             Asked::AppService(_) => finding,
-            Asked::Entra => finding.hint("is the way out to Entra open?"),
+            Asked::Entra { .. } => finding.hint("is the way out to Entra open?"),
         }
     }
 
@@ -192,7 +195,7 @@ impl Subject {
             Asked::Imds(_) | Asked::AppService(_) => {
                 busy || [StatusCode::NOT_FOUND, StatusCode::GONE].contains(&status)
             }
-            Asked::Entra => {
+            Asked::Entra { .. } => {
                 busy || complaint.error.as_deref() == Some("temporarily_unavailable")
                     || matches!(
                         complaint.aadsts,
@@ -204,11 +207,18 @@ impl Subject {
 
     fn status_hint(&self, status: StatusCode, complaint: &Complaint) -> Option<String> {
         match &self.asked {
-            Asked::Entra if !complaint.json => Some(
+            Asked::Entra { .. } if !complaint.json => Some(
                 "this does not come from Entra but from something on the way, a proxy perhaps"
                     .into(),
             ),
-            Asked::Entra => complaint.aadsts.and_then(aadsts_hint).map(str::to_owned),
+            Asked::Entra { claims } => {
+                let code = complaint.aadsts?;
+                let hint = aadsts_hint(code)?;
+                Some(match claims {
+                    Some(claims) if FEDERATION.contains(&code) => format!("{hint}: {claims}"),
+                    _ => hint.to_owned(),
+                })
+            }
             Asked::Imds(identity) | Asked::AppService(identity) => match status.as_u16() {
                 400 => Some(match identity {
                     Identity::System => {
@@ -226,6 +236,9 @@ impl Subject {
         }
     }
 }
+
+/// The assertion fits no federated credential.
+const FEDERATION: [u32; 4] = [70_021, 700_211, 700_212, 700_213];
 
 /// Meanings: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
 fn aadsts_hint(code: u32) -> Option<&'static str> {

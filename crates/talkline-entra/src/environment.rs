@@ -63,7 +63,8 @@ impl Environment {
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Environment")
-            .field("identity_endpoint", &self.identity_endpoint)
+            // A URL can carry a password.
+            .field("identity_endpoint", &self.identity_endpoint.is_some())
             .field("identity_header", &self.identity_header)
             .field("tenant_id", &self.tenant_id)
             .field("client_id", &self.client_id)

@@ -37,6 +37,7 @@ impl Fetcher {
     /// minutes before it expires, whatever the caller wants, and makes callers wait for each other.
     pub(crate) async fn fetch<C>(
         &self,
+        subject: &Subject,
         redactor: &Redactor,
         credential: C,
     ) -> Result<FetchedToken, TokenError>
@@ -50,7 +51,7 @@ impl Fetcher {
         );
         let sdk = |error: azure_core::Error| {
             let what = redactor.quote(&with_sources(&error));
-            self.subject.refused(&what, true)
+            subject.refused(&what, true)
         };
         let credential = credential(options(&exchange)).map_err(sdk)?;
         let limit = self.network.limits.fetch;
@@ -58,18 +59,18 @@ impl Fetcher {
         let answer = timeout(limit, credential.get_token(&scopes, None)).await;
         let result = match (answer, exchange.take_failure()) {
             (Ok(Ok(token)), _) => self.token(token.token.secret(), token.expires_on),
-            (_, Some(failure)) => Err(self.subject.failure(failure, redactor)),
+            (_, Some(failure)) => Err(subject.failure(failure, redactor)),
             (Ok(Err(error)), None) => Err(sdk(error)),
-            (Err(_), None) => Err(self.subject.failure(Failure::Timeout(limit), redactor)),
+            (Err(_), None) => Err(subject.failure(Failure::Timeout(limit), redactor)),
         };
         match &result {
             Ok(token) => debug!(
-                source = self.subject.source_name,
+                source = subject.source_name,
                 seconds = token.time_to_live.as_secs(),
                 "token fetched"
             ),
             Err(error) => debug!(
-                source = self.subject.source_name,
+                source = subject.source_name,
                 permanent = error.permanent,
                 "no token"
             ),

@@ -144,14 +144,17 @@ impl TokenSource for ManagedIdentity {
     }
 
     fn fetch(&self) -> TokenFuture<'_> {
-        Box::pin(self.fetcher.fetch(&self.redactor, |client_options| {
-            let credential =
-                ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
-                    user_assigned_id: self.identity.user_assigned(),
-                    client_options,
-                }))?;
-            Ok(credential as Arc<dyn TokenCredential>)
-        }))
+        Box::pin(
+            self.fetcher
+                .fetch(&self.fetcher.subject, &self.redactor, |client_options| {
+                    let credential =
+                        ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
+                            user_assigned_id: self.identity.user_assigned(),
+                            client_options,
+                        }))?;
+                    Ok(credential as Arc<dyn TokenCredential>)
+                }),
+        )
     }
 }
 

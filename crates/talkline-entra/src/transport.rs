@@ -33,6 +33,9 @@ use crate::{
     answer::{self, Shape},
 };
 
+/// Far beyond any real answer.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
 const IDENTITY_HEADER: HeaderName = HeaderName::from_static("x-identity-header");
 
 /// What the SDK is told instead of the failure itself: it logs the error that it gets, and the
@@ -179,13 +182,10 @@ impl Exchange {
         if destination.reach == Reach::Local && !addresses.iter().all(|a| is_local(a.ip())) {
             return Err(Failure::NotLocal);
         }
-        timeout_at(
-            deadline,
-            connect::first(&addresses, tokio::net::TcpStream::connect),
-        )
-        .await
-        .map_err(late)?
-        .map_err(Failure::Connect)
+        connect::first(&addresses, deadline, tokio::net::TcpStream::connect)
+            .await
+            .map_err(late)?
+            .map_err(Failure::Connect)
     }
 
     /// The request as it goes out: the SDK's headers, except those that belong to the transport.
@@ -235,7 +235,7 @@ impl Exchange {
     ) -> Result<(http::response::Parts, Read), Failure> {
         let broken = |error: hyper::Error| Failure::Http(with_sources(&error));
         let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(64 * 1024)
+            .max_header_size(HEAD_BYTES_MAX)
             .max_headers(64)
             .handshake(TokioIo::new(stream))
             .await
@@ -318,4 +318,48 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    async fn connect(host: &str, port: u16, reach: Reach) -> String {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let destination = Destination {
+            host: host.into(),
+            port,
+            tls: false,
+            reach,
+            takes_identity_header: false,
+        };
+        let exchange = Exchange::new(Network::new(&tls), Arc::new(destination), Shape::Entra);
+        match exchange.connect().await {
+            Ok(_) => "connected".into(),
+            Err(failure) => format!("{failure:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_stays_where_it_belongs() {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let check = async |host: &str, reach, expected: &str| {
+            assert_eq!(connect(host, port, reach).await, expected, "{host}");
+        };
+        check("127.0.0.1", Reach::Local, "connected").await;
+        check("127.0.0.1", Reach::Anywhere, "connected").await;
+        // Documentation addresses (RFC 5737, RFC 3849): nobody is there to be asked.
+        check("192.0.2.1", Reach::Local, "NotLocal").await;
+        check("2001:db8::1", Reach::Local, "NotLocal").await;
+    }
 }

@@ -24,6 +24,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+/// Bytes of an answer's status line and headers.
+const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a refusal's body that are read.
 const REFUSAL_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Time for reading a refusal's body.
@@ -231,6 +233,7 @@ impl Dialer {
         let failed = |error: hyper::Error| Refusal::Failed(Phase::Upgrade, with_sources(&error));
         let key = new_key();
         let (mut sender, connection) = http1::Builder::new()
+            .max_header_size(ANSWER_HEAD_BYTES_MAX)
             .handshake(TokioIo::new(io))
             .await
             .map_err(failed)?;

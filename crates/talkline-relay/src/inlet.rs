@@ -86,7 +86,12 @@ impl Inlet {
             hold_bytes_max: limits.hold_bytes_max.min(HOLD_BYTES_LIMIT) as u64,
             held: Vec::new(),
             frame: None,
-            early,
+            // An empty `Bytes` may still pin the buffer it was cut from.
+            early: if early.is_empty() {
+                Bytes::new()
+            } else {
+                early
+            },
             deaf: false,
             ended: false,
             paused: false,
@@ -162,12 +167,10 @@ impl Inlet {
                         }
                         Fate::Discard => {
                             self.end_data(end, session, now);
-                            exit.outlet.pass(
-                                cx,
-                                exit.io,
-                                &buffer[start..frame_start],
-                                Position::BetweenMessages,
-                            );
+                            // Its message may have been begun: only control frames may follow.
+                            let position = Position::BetweenFrames;
+                            exit.outlet
+                                .pass(cx, exit.io, &buffer[start..frame_start], position);
                             start = at;
                         }
                         Fate::Control => {

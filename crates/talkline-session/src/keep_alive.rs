@@ -81,3 +81,46 @@ impl KeepAlive {
         self.unanswered_since.map(|since| since + self.timeout)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn clock() -> (KeepAlive, Instant) {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an Instant has no other constructor"
+        )]
+        let start = Instant::now();
+        (KeepAlive::new(Some(15 * SECOND), 20 * SECOND, start), start)
+    }
+
+    #[test]
+    fn silence_counts_from_the_first_ping_that_went_out() {
+        let (mut clock, start) = clock();
+        assert_eq!(clock.due(start + 14 * SECOND), None);
+        assert_eq!(clock.due(start + 15 * SECOND), Some(Alarm::Ping));
+        assert_eq!(clock.due(start + 15 * SECOND), None);
+        clock.pinged(start + 18 * SECOND);
+        assert_eq!(clock.due(start + 30 * SECOND), Some(Alarm::Ping));
+        clock.pinged(start + 30 * SECOND);
+        assert_eq!(clock.deadline(), Some(start + 38 * SECOND));
+        assert_eq!(clock.due(start + 38 * SECOND), Some(Alarm::Dead));
+        clock.alive();
+        assert_eq!(clock.due(start + 38 * SECOND), None);
+    }
+
+    #[test]
+    fn a_pause_starts_the_count_again() {
+        let (mut clock, start) = clock();
+        clock.pinged(start);
+        clock.pause();
+        assert_eq!(clock.deadline(), Some(start + 15 * SECOND));
+        clock.resume(start + 100 * SECOND);
+        clock.resume(start + 110 * SECOND);
+        assert_eq!(clock.due(start + 119 * SECOND), Some(Alarm::Ping));
+        assert_eq!(clock.due(start + 120 * SECOND), Some(Alarm::Dead));
+    }
+}

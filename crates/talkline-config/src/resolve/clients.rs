@@ -38,7 +38,8 @@ pub(super) fn read(
         reader.problem(problem);
         return None;
     }
-    if keys.is_empty() && !allow_anonymous && sound {
+    let unread = reader.has_problem(&["clients", "allowAnonymous"]);
+    if keys.is_empty() && !allow_anonymous && sound && !unread {
         let hint = match beyond_loopback {
             None => {
                 "set TALKLINE_CLIENT_KEY or write clients.keys = { env = \"NAME\" }; \

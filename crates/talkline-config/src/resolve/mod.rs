@@ -2,6 +2,8 @@
 
 mod clients;
 mod limits;
+mod names;
+mod provider;
 mod providers;
 mod selection;
 mod server;
@@ -30,7 +32,7 @@ use crate::{
 pub fn resolve(inputs: &Inputs<'_>) -> Result<Resolved, Report> {
     let (trees, files, mut problems) = read_files(inputs);
     let Some(trees) = trees else {
-        return Err(report(problems, files));
+        return Err(report(problems, files, inputs));
     };
 
     let mut root = keys::defaults();
@@ -63,7 +65,7 @@ pub fn resolve(inputs: &Inputs<'_>) -> Result<Resolved, Report> {
     let failed = problems
         .iter()
         .any(|problem| problem.severity == Severity::Error);
-    let report = report(problems, files);
+    let report = report(problems, files, inputs);
     match config {
         Some(config) if !failed => Ok(Resolved {
             config,
@@ -186,8 +188,19 @@ fn flag_layer(inputs: &Inputs<'_>) -> (Table, Vec<Problem>) {
     (layer, problems)
 }
 
+/// Hints are phrased in TOML; beside a place in a JSON file they are to be read as JSON5.
+fn speak_json(problem: &mut Problem, inputs: &Inputs<'_>) {
+    let file = problem.file.and_then(|file| inputs.files.get(file));
+    if file.is_some_and(|file| file.format == Format::Json5) {
+        problem.hint = problem.hint.take().map(|hint| hint.replace(" = ", ": "));
+    }
+}
+
 /// Sorts problems as one reads: by file and place, then those without a place.
-fn report(mut problems: Vec<Problem>, files: Vec<ShownFile>) -> Report {
+fn report(mut problems: Vec<Problem>, files: Vec<ShownFile>, inputs: &Inputs<'_>) -> Report {
+    problems
+        .iter_mut()
+        .for_each(|problem| speak_json(problem, inputs));
     problems.sort_by_key(|problem| match (&problem.file, &problem.span) {
         (Some(file), Some(span)) => (*file, span.start),
         _ => (usize::MAX, 0),

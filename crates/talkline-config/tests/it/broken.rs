@@ -220,6 +220,10 @@ fn wrong_types() {
         "value.empty @.azureDeployment |\" \"|",
     );
     check_around("clients.keys = 7\n", "value.type clients.keys |*|");
+    check_around(
+        "clients.allowAnonymous = \"yes\"\n",
+        "value.type clients.allowAnonymous |\"yes\"|",
+    );
 }
 
 #[test]
@@ -247,6 +251,15 @@ fn choosing_a_provider() {
     check_toml(
         "[talk.realtime.providers.east]\ntype = \"azure\"\n",
         "value.choice talk.realtime.providers.east.type |\"azure\"|",
+    );
+    check_custom(
+        "[talk.realtime.providers.spare]\nmodel = \"x\"\n",
+        "provider.ambiguous talk.realtime.provider |providers|",
+    );
+    check_toml(
+        "talk.realtime.provider = \"custom\"\ntalk.realtime.model = \"a b\"\n[talk.realtime.providers.custom]\nbaseUrl = \"https://h.example\"\nauth.kind = \"none\"\nmodel = \"m\"\n[talk.realtime.providers.spare]\nmodel = \"x\"\n",
+        "model.name talk.realtime.model |\"a b\"|
+         provider.type-missing talk.realtime.providers.spare.type |spare|",
     );
     check_toml(
         "[talk.realtime.providers.custom]\ntype = \"openai\"\n",
@@ -976,6 +989,22 @@ fn variables() {
         "azure.api-version-ga talk.realtime.providers.azure-openai.azureApiVersion (variable AZURE_OPENAI_API_VERSION)
          secret.quoted talk.realtime.providers.azure-openai.apiKey (variable AZURE_OPENAI_API_KEY)",
     );
+}
+
+#[test]
+fn hints_speak_the_language_of_the_file() {
+    let hint = |case: Case| {
+        let report = case.with(ENVIRONMENT).expect_broken();
+        report.problems()[0].hint.clone().unwrap()
+    };
+    let in_toml = hint(toml(
+        "talk.realtime.providers.azure-openai.apiKey = \"x\"\n",
+    ));
+    let in_json = hint(json(
+        "{talk: {realtime: {providers: {\"azure-openai\": {apiKey: \"x\"}}}}}",
+    ));
+    assert!(in_toml.starts_with("write azureEndpoint = \""), "{in_toml}");
+    assert!(in_json.starts_with("write azureEndpoint: \""), "{in_json}");
 }
 
 #[test]

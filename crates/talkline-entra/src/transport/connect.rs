@@ -2,7 +2,11 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use tokio::{net::lookup_host, task::JoinSet, time::sleep};
+use tokio::{
+    net::lookup_host,
+    task::JoinSet,
+    time::{Instant, error::Elapsed, sleep, timeout_at},
+};
 
 /// The pause before the next address is tried beside the ones before it (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -19,11 +23,20 @@ pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
 }
 
 /// Connects to the addresses in order, without waiting long for one that does not answer; the
-/// first success wins and the other attempts are dropped.
+/// first success wins and the other attempts are dropped, as they all are at the deadline.
 pub(super) async fn first<T, F>(
     addresses: &[SocketAddr],
+    deadline: Instant,
     connect: impl Fn(SocketAddr) -> F,
-) -> io::Result<T>
+) -> Result<io::Result<T>, Elapsed>
+where
+    T: Send + 'static,
+    F: Future<Output = io::Result<T>> + Send + 'static,
+{
+    timeout_at(deadline, race(addresses, connect)).await
+}
+
+async fn race<T, F>(addresses: &[SocketAddr], connect: impl Fn(SocketAddr) -> F) -> io::Result<T>
 where
     T: Send + 'static,
     F: Future<Output = io::Result<T>> + Send + 'static,
@@ -52,8 +65,6 @@ where
 mod tests {
     use std::future;
 
-    use tokio::time::Instant;
-
     use super::*;
 
     /// Which address wins, and after how many milliseconds. Port 1 refuses, port 2 never answers,
@@ -64,7 +75,8 @@ mod tests {
             .map(|port| SocketAddr::from(([127, 0, 0, 1], *port)))
             .collect();
         let start = Instant::now();
-        let won = first(&addresses, |address| async move {
+        let deadline = start + Duration::from_secs(2);
+        let won = first(&addresses, deadline, |address| async move {
             match address.port() {
                 1 => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
                 2 => future::pending().await,
@@ -72,7 +84,7 @@ mod tests {
             }
         })
         .await;
-        assert_eq!(won.ok(), winner, "{ports:?}");
+        assert_eq!(won.ok().and_then(Result::ok), winner, "{ports:?}");
         assert_eq!(
             start.elapsed(),
             Duration::from_millis(milliseconds),
@@ -87,6 +99,8 @@ mod tests {
         check(&[2, 80], Some(80), 250).await;
         check(&[2, 1, 2, 80], Some(80), 500).await;
         check(&[1, 1], None, 0).await;
+        check(&[2], None, 2000).await;
+        check(&[2, 2, 1], None, 2000).await;
         check(&[], None, 0).await;
     }
 }

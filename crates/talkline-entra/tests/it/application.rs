@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use talkline_auth::{Secret, TokenError, TokenSource};
 use talkline_entra::{
     Application, Authority, ClientSecret, Environment, Limits, Network, Scope, SetupError,
@@ -14,10 +15,6 @@ const HOST: &str = "login.microsoftonline.com";
 
 pub(crate) fn network(tls: &TlsIdentity, fake: &Fake) -> Network {
     Network::new(&tls.client)
-        .with_limits(Limits {
-            exchange: Duration::from_secs(5),
-            ..Limits::default()
-        })
         .with_override(HOST, 443, fake.address)
         .unwrap()
 }
@@ -291,6 +288,36 @@ async fn a_federated_token_file_without_a_token_is_not_used() {
     )
     .await;
     assert_eq!(fake.requests(), [""; 0]);
+}
+
+/// What to compare with the federated credential is shown; the token itself is not.
+#[tokio::test]
+async fn a_federated_token_that_fits_nothing_is_described() {
+    let tls = TlsIdentity::new(HOST);
+    let body = r#"{"error":"invalid_client","error_description":"AADSTS700213: No match."}"#;
+    let fake = Fake::start_tls(Reply::json("401 Unauthorized", body), &tls).await;
+    let directory = Directory::new("claims");
+    let file = directory.0.join("token");
+    let source = workload_identity(&file, network(&tls, &fake));
+    let check = async |token: &str, expected: &str| {
+        fs::write(&file, token).unwrap();
+        let error = source.fetch().await.unwrap_err();
+        assert!(error.detail.ends_with(expected), "{error}");
+    };
+    let payload = URL_SAFE_NO_PAD.encode(
+        r#"{"iss":"https://oidc.example/","sub":"system:serviceaccount:ns:sa","aud":["api://AzureADTokenExchange"],"exp":1}"#,
+    );
+    check(
+        &format!("eyJhbGciOiJSUzI1NiJ9.{payload}.c2lnbmF0dXJl"),
+        r#"audience: issuer "https://oidc.example/", subject "system:serviceaccount:ns:sa", audience ["api://AzureADTokenExchange"]"#,
+    )
+    .await;
+    check(
+        "not-a-jwt",
+        "matches this token's issuer, subject and audience",
+    )
+    .await;
+    check("a.!.c", "matches this token's issuer, subject and audience").await;
 }
 
 #[test]

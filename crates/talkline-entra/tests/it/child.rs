@@ -14,6 +14,7 @@ use crate::fake;
 
 const IDENTITY: &str = "TALKLINE_TEST_IDENTITY";
 const IMDS: &str = "TALKLINE_TEST_IMDS";
+const EXCHANGE: &str = "TALKLINE_TEST_EXCHANGE_MILLISECONDS";
 const HIDDEN: &str = "TALKLINE_TEST_HIDDEN";
 
 /// What a child is started with.
@@ -27,6 +28,8 @@ pub(crate) struct Child<'a> {
     pub(crate) imds: Option<std::net::SocketAddr>,
     /// A variable that the process has and the `Environment` given to the source has not.
     pub(crate) hidden: &'a str,
+    /// The limit of an exchange, when it is not the usual one.
+    pub(crate) exchange: Option<Duration>,
 }
 
 /// What a child had to say.
@@ -63,6 +66,9 @@ pub(crate) async fn run(child: Child<'_>) -> Outcome {
     if let Some(address) = child.imds {
         command.env(IMDS, address.to_string());
     }
+    if let Some(limit) = child.exchange {
+        command.env(EXCHANGE, limit.as_millis().to_string());
+    }
     let output = command.output().await.unwrap();
     let mut everything = String::from_utf8(output.stdout).unwrap();
     everything.push_str(&String::from_utf8(output.stderr).unwrap());
@@ -95,11 +101,12 @@ async fn inside() {
         Some(("resource", id)) => Identity::ResourceId(id.into()),
         _ => Identity::System,
     };
+    let mut limits = Limits::default();
+    if let Ok(limit) = std::env::var(EXCHANGE) {
+        limits.exchange = Duration::from_millis(limit.parse().unwrap());
+    }
     let mut network =
-        Network::new(&fake::client(rustls::RootCertStore::empty())).with_limits(Limits {
-            exchange: Duration::from_millis(700),
-            ..Limits::default()
-        });
+        Network::new(&fake::client(rustls::RootCertStore::empty())).with_limits(limits);
     if let Ok(address) = std::env::var(IMDS) {
         network = network
             .with_override("169.254.169.254", 80, address.parse().unwrap())

@@ -176,6 +176,7 @@ async fn an_upstream_that_vanishes_inside_a_message_leaves_it_unfinished() {
 #[tokio::test(start_paused = true)]
 async fn nothing_follows_a_frame_that_broke_off() {
     let mut talk = talk();
+    let start = now();
     let frame = plain(TEXT, &[b'a'; 5000]);
     talk.upstream.send(&frame[..3000]).await;
     drop(talk.upstream);
@@ -184,6 +185,7 @@ async fn nothing_follows_a_frame_that_broke_off() {
         .await
         .unwrap();
     assert_eq!(seen, frame[..3000]);
+    check_elapsed(start, Duration::ZERO, Duration::ZERO);
     drop(talk.client);
     talk.relayed.await.unwrap();
 }

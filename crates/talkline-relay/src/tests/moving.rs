@@ -41,6 +41,83 @@ async fn bytes_that_came_with_the_handshake_are_relayed_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_buffer_of_early_bytes_is_freed_once_they_are_relayed() {
+    struct Owner(Arc<Vec<u8>>);
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    for early in [plain(TEXT, b"{}"), Vec::new()] {
+        let buffer = Arc::new(early);
+        let upstream_early = Bytes::from_owner(Owner(buffer.clone()));
+        let mut talk = Setup {
+            upstream_early,
+            ..Setup::default()
+        }
+        .start();
+        talk.upstream.send(&plain(TEXT, b"{}")).await;
+        talk.client.expect(TEXT, b"{}").await;
+        assert_eq!(Arc::strong_count(&buffer), 1);
+    }
+}
+
+/// A stream that takes nothing and says nothing.
+struct Dead;
+
+impl AsyncRead for Dead {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Dead {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        // What a stream returns that takes no more bytes, ever.
+        Poll::Ready(Ok(0))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_cannot_be_written_is_given_up() {
+    let (outer, inner) = tokio::io::duplex(4096);
+    let mut client = Peer {
+        io: outer,
+        rest: Vec::new(),
+    };
+    let session = Session::new(Setup::default().limits, now());
+    let never = std::future::pending();
+    let relayed = tokio::spawn(relay(
+        Leg::new(inner),
+        Leg::new(Dead),
+        session,
+        Options::default(),
+        never,
+    ));
+    client.send(&masked(TEXT, b"{}")).await;
+    client.expect_error("upstream_disconnected").await;
+    client.expect_close(1011).await;
+    drop(client);
+    assert_eq!(relayed.await.unwrap().end.reason, "connection_broken");
+}
+
+#[tokio::test(start_paused = true)]
 async fn early_bytes_larger_than_the_scratch_are_relayed_whole() {
     let early = plain(BINARY, &vec![3; 3 * SCRATCH_BYTES]);
     let mut talk = Setup {
@@ -189,7 +266,7 @@ async fn an_idle_session_is_small() {
         Options::default(),
         std::future::pending(),
     );
-    assert!(size_of_val(&future) <= 4096, "{}", size_of_val(&future));
+    assert!(size_of_val(&future) <= 2048, "{}", size_of_val(&future));
 }
 
 /// Counts flushes and holds back what was not flushed, as a TLS stream does.
@@ -292,6 +369,8 @@ async fn a_refusal_is_an_event_and_a_close() {
         .await;
     client.send(&masked(CLOSE, &close_payload(1008, ""))).await;
     client.expect_end().await;
+    // What is still on its way is read, or it would reset the connection.
+    client.send(&masked(TEXT, b"late")).await;
     drop(client);
     refused.await.unwrap();
 }

@@ -1,0 +1,97 @@
+//! OpenAI itself, and endpoints that speak its language.
+
+use talkline_auth::{Credential, Custom, OpenAi, OriginRules};
+use talkline_dialect::{CustomUpstream, OpenAiUpstream, Upstream};
+
+use super::{One, Provider, Type};
+use crate::{
+    Problem,
+    endpoint::{EndpointKind, EndpointRules, normalise},
+    reader::Reader,
+};
+
+impl One<'_> {
+    pub(super) fn openai(&self, reader: &mut Reader<'_>) -> Option<Provider> {
+        let path = self.path("baseUrl");
+        let endpoint = match reader.entry(&path) {
+            Some(_) => {
+                let rules = EndpointRules::default();
+                let missing = || Problem::error("value.empty", "the value is empty");
+                self.endpoint(reader, EndpointKind::OpenAi, &path, &rules, missing)
+            }
+            None => normalise(
+                EndpointKind::OpenAi,
+                "https://api.openai.com",
+                &EndpointRules::default(),
+            )
+            .ok(),
+        };
+        let kind = self.auth_kind(reader, Type::OpenAi);
+        let secret = self.api_key(reader, Type::OpenAi, "OPENAI_API_KEY");
+        let (model, names) = self.model(reader);
+        let named = self.require_name(reader, &names);
+        let (endpoint, secret) = (endpoint?, secret?);
+        kind?;
+        named?;
+        let origin =
+            self.origin::<OpenAi>(reader, "baseUrl", &endpoint, &OriginRules::default())?;
+        let credential = Credential::<OpenAi>::api_key(origin, secret.clone());
+        let upstream = Upstream::OpenAi(OpenAiUpstream { credential, model });
+        Some(Provider {
+            upstream,
+            key: Some(secret),
+            names,
+        })
+    }
+
+    pub(super) fn custom(&self, reader: &mut Reader<'_>) -> Option<Provider> {
+        let allowed_hosts = self.allowed_hosts(reader);
+        let allow_insecure = reader.flag_or_off(&self.path("allowInsecureUpstream"));
+        let rules = EndpointRules {
+            allowed_hosts: &allowed_hosts,
+            allow_insecure,
+        };
+        let endpoint = self.endpoint(
+            reader,
+            EndpointKind::Custom,
+            &self.path("baseUrl"),
+            &rules,
+            || {
+                Problem::error(
+                    "custom.base-url-missing",
+                    "a custom provider needs its base URL",
+                )
+                .hint("write baseUrl = \"https://host.example/v1\" or set OPENAI_BASE_URL")
+            },
+        );
+        let kind = self.auth_kind(reader, Type::Custom);
+        let secret = match kind.as_deref() {
+            Some("none") => None,
+            _ => self.api_key(reader, Type::Custom, "OPENAI_API_KEY"),
+        };
+        let (model, names) = self.model(reader);
+        let named = self.require_name(reader, &names);
+        let endpoint = endpoint?;
+        named?;
+        let rules = OriginRules {
+            allowed_hosts,
+            allow_insecure,
+        };
+        let origin = self.origin::<Custom>(reader, "baseUrl", &endpoint, &rules)?;
+        let credential = match (kind?.as_str(), secret.clone()) {
+            ("none", _) => Credential::<Custom>::none(origin),
+            (_, Some(secret)) => Credential::<Custom>::api_key(origin, secret),
+            (_, None) => return None,
+        };
+        let upstream = Upstream::Custom(CustomUpstream {
+            credential,
+            base_path: endpoint.base_path,
+            model,
+        });
+        Some(Provider {
+            upstream,
+            key: secret,
+            names,
+        })
+    }
+}
