@@ -241,7 +241,7 @@ impl Identity {
             Rejection::Wait => {}
         }
         let source = self.source.name();
-        info!(
+        debug!(
             source,
             generation, "an upstream refused the token; renewing it"
         );
