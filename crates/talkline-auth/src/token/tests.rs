@@ -396,6 +396,29 @@ fn an_attempt_without_an_answer_is_a_failure() {
 }
 
 #[test]
+fn rules_that_make_no_sense_do_no_harm() {
+    let rules = TokenRules {
+        refresh_percent: u32::MAX,
+        refresh_min: Duration::from_secs(60),
+        refresh_max: Duration::from_secs(30),
+        retry_min: Duration::MAX,
+        life_max: Duration::MAX,
+        ..TokenRules::default()
+    };
+    let mut life = Life::new(FULL_JITTER);
+    life.state = TokenState::new(rules, "test", life.now);
+    for round in 0..20 {
+        life.fetch();
+        if round % 2 == 0 {
+            life.succeed("t", u64::MAX, None);
+        } else {
+            life.fail(false);
+        }
+    }
+    assert_eq!(life.elapsed().round(), 10.0 * 27.0 + 9.0 * 30.0);
+}
+
+#[test]
 fn a_cell_takes_an_expired_token_back() {
     let mut life = Life::with_token("t", 3600);
     let cell = TokenCell::new("test");
