@@ -19,15 +19,20 @@
 
 pub mod admission;
 mod credential;
+mod key;
 mod origin;
 mod secret;
 mod token;
 
 pub use admission::{Admission, Client, ClientKey, ClientKeys, PresentedKey};
-pub use credential::{Credential, SealError, Sealed};
+pub use credential::{Credential, Presented, SealError, Sealed};
+pub use key::{KeyCell, KeyError, KeySlot, LiveKey, parse_key};
 pub use origin::{Azure, Custom, OpenAi, Origin, OriginError, OriginRules, Provider, Scheme};
 pub use secret::Secret;
-pub use token::{FetchedToken, TokenError, TokenFuture, TokenSource};
+pub use token::{
+    Bearer, Demand, FetchedToken, Jitter, Moment, Rejection, Step, TokenCell, TokenError,
+    TokenFuture, TokenRules, TokenSource, TokenState,
+};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,6 +1,12 @@
-//! Where bearer tokens come from.
+//! Where bearer tokens come from, how long each is used, and who may read them.
+
+mod cell;
+mod life;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+pub use cell::TokenCell;
+pub use life::{Bearer, Demand, Jitter, Moment, Rejection, Step, TokenRules, TokenState};
 
 use crate::Secret;
 
@@ -32,6 +38,9 @@ pub struct FetchedToken {
     pub secret: Secret,
     /// How long it is valid, counted from the answer.
     pub time_to_live: Duration,
+    /// When the service asks for the token to be renewed (`refresh_in` of managed identity and of
+    /// Entra), counted from the answer. `None` leaves it to [`TokenRules`].
+    pub refresh_in: Option<Duration>,
 }
 
 /// Why no token was obtained. Cheap to clone, so that every waiter gets the same answer.
@@ -45,3 +54,6 @@ pub struct TokenError {
     /// Whether asking again can help without somebody changing the configuration.
     pub permanent: bool,
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

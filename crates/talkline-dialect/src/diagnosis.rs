@@ -6,6 +6,8 @@
 //! misspelt (`OpperationNotSupported`), so rows match on status, code and pieces of the message
 //! together.
 
+mod identity;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

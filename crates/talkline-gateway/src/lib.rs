@@ -25,12 +25,14 @@ mod connection;
 mod dial;
 mod handshake;
 mod head;
+mod keys;
 mod refusal;
 mod report;
 mod server;
 pub mod tls;
 
 pub use dial::ResolveOverride;
+pub use keys::KeyFiles;
 pub use server::{Gateway, Options, StartError};
 
 #[cfg(doctest)]

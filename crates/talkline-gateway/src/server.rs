@@ -3,7 +3,7 @@
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
-use talkline_auth::ClientKeys;
+use talkline_auth::{ClientKeys, KeyCell, TokenCell, TokenSource};
 use talkline_config::{Config, Routes};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
@@ -21,6 +21,7 @@ use crate::{
     connection::{self, Lifecycle},
     dial::{DialTimeouts, Dialer, ResolveOverride},
     head::HeadLimits,
+    keys::KeyFiles,
     tls::{self, TlsError},
 };
 
@@ -40,6 +41,10 @@ pub struct Options {
     pub tls: Option<Arc<ServerConfig>>,
     /// Loopback addresses that stand in for upstream names, for tests.
     pub resolve: Vec<ResolveOverride>,
+    /// For each [`TokenCell`] of the configuration, the source that its tokens come from.
+    pub token_sources: Vec<(TokenCell, Arc<dyn TokenSource>)>,
+    /// For each [`KeyCell`] of the configuration, the files that its keys were read from.
+    pub watched_keys: Vec<(KeyCell, KeyFiles)>,
 }
 
 /// Why a gateway cannot start.

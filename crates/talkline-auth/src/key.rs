@@ -1,0 +1,210 @@
+//! API keys that are replaced while the relay runs.
+
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use crate::{Secret, admission::KEY_BYTES_MAX};
+
+/// One of the two keys of a resource. Azure calls them `KEY1` and `KEY2`: while one is regenerated
+/// the other goes on being accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeySlot {
+    /// `apiKey`.
+    Primary,
+    /// `apiKeySecondary`.
+    Secondary,
+}
+
+impl KeySlot {
+    /// The slot as a word, for logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KeySlot::Primary => "primary",
+            KeySlot::Secondary => "secondary",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            KeySlot::Primary => KeySlot::Secondary,
+            KeySlot::Secondary => KeySlot::Primary,
+        }
+    }
+}
+
+/// The key that is presented, and which of the two it is. Cheap to clone.
+#[derive(Clone)]
+pub struct LiveKey {
+    secret: Arc<Secret>,
+    slot: KeySlot,
+}
+
+impl LiveKey {
+    /// The key itself.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Which of the two it is.
+    pub fn slot(&self) -> KeySlot {
+        self.slot
+    }
+
+    fn is(&self, other: &Secret) -> bool {
+        self.secret.expose() == other.expose()
+    }
+}
+
+impl fmt::Debug for LiveKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slot = self.slot.as_str();
+        write!(f, "LiveKey({slot}, {})", self.secret.fingerprint())
+    }
+}
+
+/// A handle to the keys of one resource, of which one is live.
+///
+/// Cloning it gives another handle to the same keys. A key is replaced whole; sessions that are open
+/// are not touched, because a key matters only in a handshake.
+#[derive(Clone)]
+pub struct KeyCell(Arc<RwLock<Keys>>);
+
+struct Keys {
+    primary: Arc<Secret>,
+    secondary: Option<Arc<Secret>>,
+    live: KeySlot,
+}
+
+impl Keys {
+    fn key(&self, slot: KeySlot) -> Option<&Arc<Secret>> {
+        match slot {
+            KeySlot::Primary => Some(&self.primary),
+            KeySlot::Secondary => self.secondary.as_ref(),
+        }
+    }
+
+    fn live(&self) -> LiveKey {
+        // Invariant: the secondary is live only while there is one.
+        let secret = self.key(self.live).unwrap_or(&self.primary);
+        LiveKey {
+            secret: Arc::clone(secret),
+            slot: self.live,
+        }
+    }
+}
+
+impl KeyCell {
+    /// Keys of which the primary one is live.
+    pub fn new(primary: Secret, secondary: Option<Secret>) -> Self {
+        Self(Arc::new(RwLock::new(Keys {
+            primary: Arc::new(primary),
+            secondary: secondary.map(Arc::new),
+            live: KeySlot::Primary,
+        })))
+    }
+
+    /// The key to present.
+    pub fn live(&self) -> LiveKey {
+        self.read().live()
+    }
+
+    /// Replaces one key. Says whether it differs from the one before.
+    pub fn replace(&self, slot: KeySlot, key: Secret) -> bool {
+        let mut keys = self.write();
+        if keys
+            .key(slot)
+            .is_some_and(|old| old.expose() == key.expose())
+        {
+            return false;
+        }
+        match slot {
+            KeySlot::Primary => keys.primary = Arc::new(key),
+            KeySlot::Secondary => keys.secondary = Some(Arc::new(key)),
+        }
+        true
+    }
+
+    /// The upstream said that `refused` is no key of it: makes the other one live.
+    ///
+    /// Says whether another key is live than the one that was refused, so that trying again makes
+    /// sense. Many sessions may report the same refusal; the first of them switches.
+    pub fn switch_from(&self, refused: &LiveKey) -> bool {
+        let mut keys = self.write();
+        if !keys.live().is(&refused.secret) {
+            return true;
+        }
+        let other = keys.live.other();
+        let differs = keys.key(other).is_some_and(|key| !refused.is(key));
+        if differs {
+            keys.live = other;
+        }
+        differs
+    }
+
+    /// Whether `key` is the one to present.
+    pub fn is_live(&self, key: &LiveKey) -> bool {
+        self.read().live().is(&key.secret)
+    }
+
+    /// The [`Secret::fingerprint`] of a key, for logs.
+    pub fn fingerprint(&self, slot: KeySlot) -> Option<String> {
+        self.read().key(slot).map(|key| key.fingerprint())
+    }
+
+    /// Whether both are handles to the same keys.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Keys> {
+        // Every write is one assignment, so a panic elsewhere leaves the keys sound.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Keys> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for KeyCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyCell({:?})", self.live())
+    }
+}
+
+/// Why the content of a file or variable is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// Nothing, or nothing but a newline.
+    #[error("it is empty")]
+    Empty,
+    /// Longer than [`KEY_BYTES_MAX`] bytes.
+    #[error("it is longer than {KEY_BYTES_MAX} bytes")]
+    TooLong,
+    /// White space, a second line, control characters or bytes beyond ASCII.
+    #[error("it holds white space or characters that no key has")]
+    NotAKey,
+}
+
+/// Reads a key as files hold it: visible ASCII, one trailing newline (`\n` or `\r\n`) allowed.
+///
+/// # Errors
+///
+/// [`KeyError`], which never shows the content.
+pub fn parse_key(content: &[u8]) -> Result<Secret, KeyError> {
+    let line = content.strip_suffix(b"\n").unwrap_or(content);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        return Err(KeyError::Empty);
+    }
+    if line.len() > KEY_BYTES_MAX {
+        return Err(KeyError::TooLong);
+    }
+    match std::str::from_utf8(line) {
+        Ok(key) if line.iter().all(u8::is_ascii_graphic) => Ok(Secret::new(key)),
+        _ => Err(KeyError::NotAKey),
+    }
+}
