@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use talkline_config::{
-    FlagValue, Format, Inputs, Problem, Report, Resolved, Severity, SourceFile, resolve,
+    DeveloperTools, FlagValue, Format, Inputs, Problem, Report, Resolved, Severity, SourceFile,
+    resolve,
 };
 
 /// A configuration in the making.
@@ -73,6 +74,7 @@ impl Case {
             files: &self.files,
             variables: &self.variables,
             flags: &self.flags,
+            developer_tools: DeveloperTools::default(),
             read_secret_file: &|path| {
                 self.secret_files
                     .get(path)
