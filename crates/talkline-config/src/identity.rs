@@ -82,6 +82,18 @@ impl IdentityKind {
             Self::AzureDeveloperCli { .. } => "azd",
         }
     }
+
+    /// The secret that it holds.
+    pub(crate) fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::ClientSecret { secret, .. } => Some(&secret.0),
+            Self::ManagedIdentity(_)
+            | Self::WorkloadIdentity { .. }
+            | Self::ClientAssertion { .. }
+            | Self::AzureCli { .. }
+            | Self::AzureDeveloperCli { .. } => None,
+        }
+    }
 }
 
 /// Which of a host's identities is meant.

@@ -6,7 +6,7 @@ use talkline_auth::Secret;
 
 use super::{
     names::{aliases, is_model, model_name},
-    provider::One,
+    provider::{One, auth},
     selection::{Choice, Selection, default_is_azure},
 };
 use crate::{
@@ -60,12 +60,15 @@ pub(super) fn read(reader: &mut Reader<'_>, selection: &Selection) -> Providers 
         };
         match one.read(reader) {
             Some(provider) => {
-                out.keys.extend(provider.key.clone());
+                out.keys.extend(provider.secrets.iter().cloned());
+                out.identities.extend(provider.identity.clone());
+                out.watched_keys.extend(provider.watched_key.clone());
                 providers.insert(id.clone(), provider);
             }
             None => sound = false,
         }
     }
+    out.vault_identity = auth::vault_identity(reader, &out.watched_keys);
     let aliases = aliases(reader, selection, &ids, &providers, realtime_model);
     let (true, Some(aliases)) = (sound, aliases) else {
         return out;

@@ -14,6 +14,7 @@ pub(crate) struct Case {
     variables: BTreeMap<String, String>,
     flags: Vec<FlagValue>,
     secret_files: BTreeMap<String, String>,
+    developer_tools: DeveloperTools,
 }
 
 /// One TOML file.
@@ -64,6 +65,12 @@ impl Case {
         self
     }
 
+    /// As with `--dev`.
+    pub(crate) fn dev(mut self) -> Self {
+        self.developer_tools = DeveloperTools::Allowed;
+        self
+    }
+
     pub(crate) fn secret_file(mut self, path: &str, text: &str) -> Self {
         self.secret_files.insert(path.into(), text.into());
         self
@@ -74,7 +81,7 @@ impl Case {
             files: &self.files,
             variables: &self.variables,
             flags: &self.flags,
-            developer_tools: DeveloperTools::default(),
+            developer_tools: self.developer_tools,
             read_secret_file: &|path| {
                 self.secret_files
                     .get(path)
