@@ -143,6 +143,13 @@ impl KeyCell {
         differs
     }
 
+    /// Whether `key` is what stands in `slot`.
+    pub fn holds(&self, slot: KeySlot, key: &Secret) -> bool {
+        self.read()
+            .key(slot)
+            .is_some_and(|held| held.expose() == key.expose())
+    }
+
     /// Whether `key` is the one to present.
     pub fn is_live(&self, key: &LiveKey) -> bool {
         self.read().live().is(&key.secret)
@@ -206,5 +213,96 @@ pub fn parse_key(content: &[u8]) -> Result<Secret, KeyError> {
     match std::str::from_utf8(line) {
         Ok(key) if line.iter().all(u8::is_ascii_graphic) => Ok(Secret::new(key)),
         _ => Err(KeyError::NotAKey),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(primary: &str, secondary: Option<&str>) -> KeyCell {
+        KeyCell::new(Secret::new(primary), secondary.map(Secret::new))
+    }
+
+    #[track_caller]
+    fn live(cell: &KeyCell) -> String {
+        let live = cell.live();
+        format!("{} {}", live.slot().as_str(), live.secret().expose())
+    }
+
+    #[test]
+    fn the_other_key_is_remembered() {
+        let keys = cell("k1", Some("k2"));
+        let first = keys.live();
+        assert_eq!(live(&keys), "primary k1");
+        assert!(keys.switch_from(&first));
+        assert_eq!(live(&keys), "secondary k2");
+        // The same refusal reported by another session does not switch back.
+        assert!(keys.switch_from(&first));
+        assert_eq!(live(&keys), "secondary k2");
+        // The rotation goes on: a new first key, then the second one is regenerated.
+        assert!(keys.replace(KeySlot::Primary, Secret::new("k1b")));
+        assert_eq!(live(&keys), "secondary k2");
+        assert!(keys.switch_from(&keys.live()));
+        assert_eq!(live(&keys), "primary k1b");
+    }
+
+    #[test]
+    fn without_another_key_there_is_nothing_to_turn_to() {
+        let alone = cell("k1", None);
+        assert!(!alone.switch_from(&alone.live()));
+        let twice = cell("k1", Some("k1"));
+        assert!(!twice.switch_from(&twice.live()));
+        assert_eq!(live(&twice), "primary k1");
+    }
+
+    #[test]
+    fn a_replaced_key_is_another_one() {
+        let keys = cell("k1", None);
+        let other = keys.clone();
+        let refused = keys.live();
+        assert!(!keys.replace(KeySlot::Primary, Secret::new("k1")));
+        assert!(keys.is_live(&refused));
+        assert!(keys.replace(KeySlot::Primary, Secret::new("k1b")));
+        assert!(!other.is_live(&refused) && other.switch_from(&refused));
+        assert_eq!(live(&other), "primary k1b");
+        assert!(keys.replace(KeySlot::Secondary, Secret::new("k2")));
+        assert!(keys.holds(KeySlot::Secondary, &Secret::new("k2")));
+        assert!(other.is_same(&keys) && !other.is_same(&cell("k1b", None)));
+    }
+
+    #[test]
+    fn keys_as_files_hold_them() {
+        let check = |content: &[u8], expected: Result<&str, KeyError>| {
+            let found = parse_key(content);
+            let found = found.as_ref().map(Secret::expose).map_err(|error| *error);
+            assert_eq!(found, expected, "{:?}", String::from_utf8_lossy(content));
+        };
+        check(b"k-123", Ok("k-123"));
+        check(b"k-123\n", Ok("k-123"));
+        check(b"k-123\r\n", Ok("k-123"));
+        check(b"k-123\n\n", Err(KeyError::NotAKey));
+        check(b"k-123\nk-456\n", Err(KeyError::NotAKey));
+        check(b" k-123", Err(KeyError::NotAKey));
+        check(b"k-123 \n", Err(KeyError::NotAKey));
+        check(b"\xef\xbb\xbfk-123", Err(KeyError::NotAKey));
+        check(b"k\0\0\0", Err(KeyError::NotAKey));
+        check("schl\u{fc}ssel".as_bytes(), Err(KeyError::NotAKey));
+        check(b"", Err(KeyError::Empty));
+        check(b"\n", Err(KeyError::Empty));
+        check(b"\r\n", Err(KeyError::Empty));
+        check(&[b'k'; KEY_BYTES_MAX + 1], Err(KeyError::TooLong));
+        assert!(parse_key(&[b'k'; KEY_BYTES_MAX]).is_ok());
+    }
+
+    #[test]
+    fn nothing_shows_a_key() {
+        let keys = cell("CANARY-1", Some("CANARY-2"));
+        let shown = format!("{keys:?} {:?}", keys.live());
+        assert!(!shown.contains("CANARY"), "{shown}");
+        assert_eq!(
+            keys.fingerprint(KeySlot::Secondary),
+            Some(Secret::new("CANARY-2").fingerprint())
+        );
     }
 }

@@ -1,6 +1,11 @@
 //! The listener: accepts connections, bounds them, and drains them at the end.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rustls::ServerConfig;
 use talkline_auth::{ClientKeys, KeyCell, TokenCell, TokenSource};
@@ -21,8 +26,10 @@ use crate::{
     connection::{self, Lifecycle},
     dial::{DialTimeouts, Dialer, ResolveOverride},
     head::HeadLimits,
-    keys::KeyFiles,
+    keys::{KeyFiles, Keys},
+    reach::Reach,
     tls::{self, TlsError},
+    tokens::Tokens,
 };
 
 /// Header lines of a request.
@@ -54,6 +61,10 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] TlsError),
+    /// The configuration signs in to a provider with Entra ID, and [`Options::token_sources`] has
+    /// no source for it.
+    #[error("provider `{0}` signs in with Entra ID, but nothing was given that fetches its tokens")]
+    NoTokenSource(String),
 }
 
 /// The relay as a service.
@@ -62,6 +73,8 @@ pub struct Gateway {
     tls: Option<TlsAcceptor>,
     handshakes: Arc<Semaphore>,
     drain_grace: Duration,
+    /// What keeps credentials fresh. Started by the first that needs it, aborted with the gateway.
+    background: Mutex<JoinSet<()>>,
 }
 
 /// What every connection needs to know. Never changes after the start.
@@ -69,7 +82,7 @@ pub(crate) struct Shared {
     pub(crate) keys: ClientKeys,
     pub(crate) origins: OriginPolicy,
     pub(crate) routes: Routes,
-    pub(crate) dialer: Dialer,
+    pub(crate) reach: Reach,
     pub(crate) sessions: Arc<Semaphore>,
     pub(crate) session_limits: SessionLimits,
     pub(crate) head_limits: HeadLimits,
@@ -110,6 +123,13 @@ impl Gateway {
             inspect_bytes_max: limits.inspected_event_bytes_max,
             ..SessionLimits::default()
         };
+        let tokens = Tokens::new(options.token_sources);
+        for (name, upstream) in config.routes.providers() {
+            let orphan = |cell| !tokens.know(cell);
+            if upstream.token_cell().is_some_and(orphan) {
+                return Err(StartError::NoTokenSource(name.to_owned()));
+            }
+        }
         let shared = Shared {
             keys: config
                 .clients
@@ -120,7 +140,12 @@ impl Gateway {
                 own_hosts: config.server.allowed_hosts,
             },
             routes: config.routes,
-            dialer: Dialer::new(tls::client_config()?, timeouts, options.resolve),
+            reach: Reach {
+                dialer: Dialer::new(tls::client_config()?, timeouts, options.resolve),
+                tokens,
+                keys: Keys::new(options.watched_keys),
+                token_wait_max: limits.upgrade_timeout,
+            },
             sessions: Arc::new(Semaphore::new(limits.sessions_max)),
             session_limits,
             head_limits: HeadLimits {
@@ -135,6 +160,7 @@ impl Gateway {
             tls: server_tls.map(TlsAcceptor::from),
             handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
             drain_grace: limits.drain_grace,
+            background: Mutex::default(),
         })
     }
 
@@ -157,17 +183,26 @@ impl Gateway {
             dialect: ClientDialect::Ga,
             offers_realtime: false,
         };
+        self.start_background();
+        let correlation = Correlation::default();
         for (name, upstream) in self.shared.routes.providers() {
-            let Ok(request) = upstream.request(&ask, &Correlation::default()) else {
-                continue;
-            };
-            if let Err(refusal) = self.shared.dialer.dial(&request).await {
-                let target = request.target();
-                let diagnosis = Diagnosis::of(&refusal, upstream, ask.intent, target);
-                refusals.push((name.to_owned(), diagnosis));
+            if let Err(diagnosis) = self.shared.reach.open(upstream, &ask, &correlation).await {
+                refusals.push((name.to_owned(), *diagnosis));
             }
         }
         refusals
+    }
+
+    /// Starts what keeps credentials fresh, unless it runs.
+    fn start_background(&self) {
+        let mut background = self
+            .background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if background.is_empty() {
+            self.shared.reach.tokens.drive(&mut background);
+            self.shared.reach.keys.drive(&mut background);
+        }
     }
 
     /// Accepts connections until `shutdown` completes, then drains: stops listening at once, lets
@@ -177,6 +212,7 @@ impl Gateway {
     ///
     /// Dropping the future ends every session without a close frame.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        self.start_background();
         let (lifecycle, watched) = watch::channel(Lifecycle::Serving);
         let mut connections = JoinSet::new();
         tokio::pin!(shutdown);
@@ -200,6 +236,11 @@ impl Gateway {
         }
         drop(listener);
         self.drain(connections, lifecycle).await;
+        let background = self.background.into_inner();
+        background
+            .unwrap_or_else(PoisonError::into_inner)
+            .shutdown()
+            .await;
     }
 
     fn start(
@@ -234,7 +275,7 @@ impl Gateway {
         });
     }
 
-    async fn drain(self, mut connections: JoinSet<()>, lifecycle: watch::Sender<Lifecycle>) {
+    async fn drain(&self, mut connections: JoinSet<()>, lifecycle: watch::Sender<Lifecycle>) {
         if connections.is_empty() {
             return;
         }

@@ -236,27 +236,23 @@ impl TokenState {
 
     /// What the driver has to do now. [`Step::Fetch`] is returned once for each attempt.
     pub fn poll(&mut self, now: Moment) -> Step {
-        if self.in_flight {
-            let until = now.after(self.rules.clock_check).monotonic;
-            return Step::Wait { until };
-        }
-        if self.is_due(now) && now.monotonic >= self.earliest {
+        if !self.in_flight && self.is_due(now) && now.monotonic >= self.earliest {
             self.in_flight = true;
             let deadline = now.after(self.rules.attempt_max).monotonic;
             return Step::Fetch { deadline };
         }
-        let wanted = if self.is_due(now) {
-            self.earliest
-        } else {
-            self.due.monotonic.max(self.earliest)
+        let check = now.after(self.rules.clock_check).monotonic;
+        let attempt = match (self.in_flight, self.is_due(now)) {
+            (true, _) => check,
+            (false, true) => self.earliest,
+            (false, false) => self.due.monotonic.max(self.earliest),
         };
         // A token that retires is taken back when it does, not at the next renewal.
         let retires = self
             .usable(now)
-            .map_or(wanted, |token| token.0.retires.monotonic);
-        let check = now.after(self.rules.clock_check).monotonic;
+            .map_or(check, |token| token.0.retires.monotonic);
         Step::Wait {
-            until: wanted.min(retires).min(check),
+            until: check.min(attempt).min(retires),
         }
     }
 
@@ -268,7 +264,7 @@ impl TokenState {
         let life = fetched.time_to_live.min(self.rules.life_max);
         if life < LIFE_MIN {
             let error = self.error("the token had expired when it came; is the clock right?");
-            return self.fail(error, now, jitter, self.rules.interval_min);
+            return self.fail_for(error, now, jitter, self.rules.interval_min);
         }
         let margin = self.rules.expiry_margin.min(life / 10);
         let serves = life.saturating_sub(margin);
@@ -298,13 +294,13 @@ impl TokenState {
     }
 
     /// The attempt ended without a token. The one before it serves on.
-    pub fn fail_with(&mut self, error: TokenError, now: Moment, jitter: Jitter) {
+    pub fn fail(&mut self, error: TokenError, now: Moment, jitter: Jitter) {
         let shared = if error.permanent {
             self.rules.interval_min
         } else {
             self.rules.failure_shared
         };
-        self.fail(error, now, jitter, shared);
+        self.fail_for(error, now, jitter, shared);
     }
 
     /// The attempt was given up at its deadline.
@@ -314,10 +310,10 @@ impl TokenState {
             self.rules.attempt_max.as_secs()
         );
         let error = self.error(&detail);
-        self.fail_with(error, now, jitter);
+        self.fail(error, now, jitter);
     }
 
-    fn fail(&mut self, error: TokenError, now: Moment, jitter: Jitter, pause_min: Duration) {
+    fn fail_for(&mut self, error: TokenError, now: Moment, jitter: Jitter, pause_min: Duration) {
         let TokenRules {
             retry_min,
             retry_max,
@@ -406,6 +402,11 @@ impl TokenState {
     /// Why the last attempt failed; `None` after a success.
     pub fn failure(&self) -> Option<&TokenError> {
         self.failure.as_ref()
+    }
+
+    /// How many attempts have failed in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
     }
 
     fn usable(&self, now: Moment) -> Option<Bearer> {
