@@ -105,6 +105,11 @@ impl Application {
         })
     }
 
+    /// Where tokens of this application are issued, and what its assertions are addressed to.
+    pub(crate) fn token_endpoint(&self) -> String {
+        format!("{}/{}/oauth2/v2.0/token", self.authority.0, self.tenant_id)
+    }
+
     pub(crate) fn check(&self) -> Result<(), SetupError> {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
         for (what, value) in [

@@ -41,9 +41,11 @@
 mod answer;
 mod application;
 mod authority;
+mod certificate;
 mod diagnosis;
 mod environment;
 mod fetch;
+mod file;
 mod managed_identity;
 mod network;
 mod redact;
@@ -53,6 +55,7 @@ mod transport;
 
 pub use application::{ClientSecret, WorkloadIdentity};
 pub use authority::{Application, Authority};
+pub use certificate::{CertificateFiles, ClientAssertion};
 pub use environment::Environment;
 pub use managed_identity::{Identity, ManagedIdentity};
 pub use network::{Limits, Network};
