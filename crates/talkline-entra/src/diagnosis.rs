@@ -91,6 +91,8 @@ pub(crate) struct Codes {
     pub(crate) not_http: &'static str,
     pub(crate) not_json: &'static str,
     pub(crate) malformed: &'static str,
+    /// What the service was asked for.
+    pub(crate) wanted: &'static str,
 }
 
 const IDENTITY: Codes = Codes {
@@ -100,6 +102,7 @@ const IDENTITY: Codes = Codes {
     not_http: "identity_not_http",
     not_json: "identity_not_json",
     malformed: "identity_malformed",
+    wanted: "token",
 };
 
 const ENTRA: Codes = Codes {
@@ -157,7 +160,8 @@ impl Codes {
                 let kind = kind(content_type.as_deref(), redactor);
                 let code = if *json { self.malformed } else { self.not_json };
                 let what = format!(
-                    "{place} answered with {length} bytes of {kind} that are no token: {why}"
+                    "{place} answered with {length} bytes of {kind} that are no {}: {why}",
+                    self.wanted
                 );
                 match json {
                     true => Finding::transient(code, what),

@@ -92,6 +92,10 @@ pub(crate) struct Answer {
     pub(crate) correlation_id: Option<String>,
     pub(crate) retry_after: Option<Duration>,
     /// `WWW-Authenticate`.
+    #[cfg_attr(
+        not(feature = "key-vault"),
+        expect(dead_code, reason = "only vaults challenge")
+    )]
     pub(crate) challenge: Option<String>,
     /// The beginning of the body, at most as long as the limit.
     pub(crate) body: Bytes,
