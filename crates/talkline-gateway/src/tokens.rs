@@ -174,16 +174,12 @@ impl Identity {
             Ok(Err(Elapsed { .. })) => state.time_out(now, jitter),
             Err(panic) => {
                 error!(source, "a token source panicked");
-                let error = TokenError {
-                    source_name: source,
-                    detail: if panic.is_panic() {
-                        "the source panicked"
-                    } else {
-                        "the attempt was cut off"
-                    }
-                    .into(),
-                    permanent: false,
+                let detail = if panic.is_panic() {
+                    "the source panicked"
+                } else {
+                    "the attempt was cut off"
                 };
+                let error = TokenError::new(source, "token_source_failed", detail);
                 state.fail(error, now, jitter);
             }
         }

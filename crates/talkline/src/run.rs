@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
     let options = Options {
         tls,
         resolve: arguments.resolve.clone(),
+        ..Options::default()
     };
 
     runtime()?.block_on(async {

@@ -25,11 +25,7 @@ impl TokenCell {
     ///
     /// [`TokenSource::name`]: super::TokenSource::name
     pub fn new(source_name: &'static str) -> Self {
-        let none = TokenError {
-            source_name,
-            detail: "no token has come yet".into(),
-            permanent: false,
-        };
+        let none = TokenError::new(source_name, "token_pending", "no token has come yet");
         Self(Arc::new(Inner {
             source_name,
             current: RwLock::new(Err(none)),
@@ -47,11 +43,11 @@ impl TokenCell {
         if current.is_usable(now) {
             return Ok(current);
         }
-        let expired = TokenError {
-            source_name: self.0.source_name,
-            detail: "the token has expired and no other has come".into(),
-            permanent: false,
-        };
+        let expired = TokenError::new(
+            self.0.source_name,
+            "token_expired",
+            "the token has expired and no other has come",
+        );
         let mut published = self
             .0
             .current

@@ -263,7 +263,10 @@ impl TokenState {
     pub fn succeed(&mut self, fetched: FetchedToken, now: Moment, jitter: Jitter) {
         let life = fetched.time_to_live.min(self.rules.life_max);
         if life < LIFE_MIN {
-            let error = self.error("the token had expired when it came; is the clock right?");
+            let error = self.error(
+                "token_born_expired",
+                "the token had expired when it came; is the clock right?",
+            );
             return self.fail_for(error, now, jitter, self.rules.interval_min);
         }
         let margin = self.rules.expiry_margin.min(life / 10);
@@ -309,7 +312,7 @@ impl TokenState {
             "no answer within {} seconds",
             self.rules.attempt_max.as_secs()
         );
-        let error = self.error(&detail);
+        let error = self.error("token_timeout", &detail);
         self.fail(error, now, jitter);
     }
 
@@ -420,18 +423,17 @@ impl TokenState {
     }
 
     fn none_yet(&self) -> TokenError {
-        self.error(match self.token {
-            None => "no token has come yet",
-            Some(_) => "the token has expired and its renewal has not ended yet",
-        })
+        match self.token {
+            None => self.error("token_pending", "no token has come yet"),
+            Some(_) => self.error(
+                "token_expired",
+                "the token has expired and its renewal has not ended yet",
+            ),
+        }
     }
 
-    fn error(&self, detail: &str) -> TokenError {
-        TokenError {
-            source_name: self.source_name,
-            detail: detail.into(),
-            permanent: false,
-        }
+    fn error(&self, code: &'static str, detail: &str) -> TokenError {
+        TokenError::new(self.source_name, code, detail)
     }
 }
 

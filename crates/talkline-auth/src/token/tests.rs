@@ -76,9 +76,8 @@ impl Life {
 
     fn fail(&mut self, permanent: bool) {
         let error = TokenError {
-            source_name: "test",
-            detail: "down".into(),
             permanent,
+            ..TokenError::new("test", "down", "down")
         };
         self.state.fail(error, self.now, self.jitter);
     }

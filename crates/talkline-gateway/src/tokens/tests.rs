@@ -85,9 +85,8 @@ impl TokenSource for FakeSource {
                 } => {
                     sleep(after).await;
                     Err(TokenError {
-                        source_name: "fake",
-                        detail: detail.into(),
                         permanent,
+                        ..TokenError::new("fake", "down", detail)
                     })
                 }
                 Service::Hangs => std::future::pending().await,

@@ -123,9 +123,8 @@ impl Watch {
             } => self.succeed(life, refresh_in, same_token, jitter),
             Event::Fail { permanent } if self.in_flight => {
                 let error = TokenError {
-                    source_name: "test",
-                    detail: "down".into(),
                     permanent,
+                    ..TokenError::new("test", "down", "down")
                 };
                 self.state.fail(error, self.now, jitter);
                 self.end_attempt(Duration::from_secs(if permanent { 5 } else { 1 }));
