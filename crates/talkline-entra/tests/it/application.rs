@@ -14,7 +14,7 @@ use crate::{
     fake::{self, Fake, Reply, TlsIdentity},
 };
 
-const HOST: &str = "login.microsoftonline.com";
+pub(crate) const HOST: &str = "login.microsoftonline.com";
 
 pub(crate) fn network(tls: &TlsIdentity, fake: &Fake) -> Network {
     Network::new(&tls.client)
@@ -22,14 +22,17 @@ pub(crate) fn network(tls: &TlsIdentity, fake: &Fake) -> Network {
         .unwrap()
 }
 
-pub(crate) fn client_secret(secret: &str, network: Network) -> ClientSecret {
+pub(crate) fn client_secret(secret: &str, network: Network, scope: Scope) -> ClientSecret {
     let application = Application {
         tenant_id: "contoso.example".into(),
         client_id: "client-1".into(),
         authority: Authority::public(),
     };
-    let scope = Scope::for_host("voice.openai.azure.us");
     ClientSecret::new(application, Secret::new(secret), scope, network).unwrap()
+}
+
+fn scope() -> Scope {
+    Scope::for_host("voice.openai.azure.us")
 }
 
 /// A directory that goes away.
@@ -69,7 +72,7 @@ fn workload_identity(file: &std::path::Path, network: Network) -> WorkloadIdenti
 async fn a_client_secret_gives_a_token() {
     let tls = TlsIdentity::new(HOST);
     let fake = Fake::start_tls(Reply::entra_token("t-1", 3599), &tls).await;
-    let source = client_secret("s~1/x", network(&tls, &fake));
+    let source = client_secret("s~1/x", network(&tls, &fake), scope());
     let token = source.fetch().await.unwrap();
     assert_eq!(token.secret.expose(), "t-1");
     let seconds = token.time_to_live.as_secs();
@@ -94,7 +97,7 @@ async fn a_client_secret_gives_a_token() {
 async fn every_fetch_asks() {
     let tls = TlsIdentity::new(HOST);
     let fake = Fake::start_tls(Reply::entra_token("t-1", 3599), &tls).await;
-    let source = client_secret("s", network(&tls, &fake));
+    let source = client_secret("s", network(&tls, &fake), scope());
     assert_eq!(source.fetch().await.unwrap().secret.expose(), "t-1");
     fake.set_reply(Reply::entra_token("t-2", 3599));
     assert_eq!(source.fetch().await.unwrap().secret.expose(), "t-2");
@@ -104,7 +107,7 @@ async fn every_fetch_asks() {
 async fn refusal(reply: Reply) -> TokenError {
     let tls = TlsIdentity::new(HOST);
     let fake = Fake::start_tls(reply, &tls).await;
-    let source = client_secret("secret-value", network(&tls, &fake));
+    let source = client_secret("secret-value", network(&tls, &fake), scope());
     let error = source.fetch().await.unwrap_err();
     assert_eq!(fake.requests().len(), 1);
     error
@@ -244,7 +247,7 @@ async fn entra_says_when_to_come_again() {
     let body =
         r#"{"token_type":"Bearer","expires_in":86399,"refresh_in":43199,"access_token":"t"}"#;
     let fake = Fake::start_tls(Reply::json("200 OK", body), &tls).await;
-    let source = client_secret("s", network(&tls, &fake));
+    let source = client_secret("s", network(&tls, &fake), scope());
     let token = source.fetch().await.unwrap();
     assert_eq!(token.refresh_in, Some(Duration::from_secs(43_199)));
     fake.set_reply(Reply::entra_token("t", 3599));
@@ -306,12 +309,17 @@ async fn an_unknown_certificate_is_refused() {
     let untrusting = Network::new(&fake::client(rustls::RootCertStore::empty()))
         .with_override(HOST, 443, fake.address)
         .unwrap();
-    check(&client_secret("s", untrusting).fetch().await.unwrap_err());
+    check(
+        &client_secret("s", untrusting, scope())
+            .fetch()
+            .await
+            .unwrap_err(),
+    );
 
     // The right authority for the wrong name.
     let tls = TlsIdentity::new("login.example");
     let fake = Fake::start_tls(Reply::entra_token("t", 3599), &tls).await;
-    let source = client_secret("s", network(&tls, &fake));
+    let source = client_secret("s", network(&tls, &fake), scope());
     check(&source.fetch().await.unwrap_err());
     assert_eq!(fake.requests(), [""; 0]);
 }
@@ -324,7 +332,10 @@ async fn a_closed_way_out_is_reported() {
     let network = Network::new(&fake::client(rustls::RootCertStore::empty()))
         .with_override(HOST, 443, socket.local_addr().unwrap())
         .unwrap();
-    let error = client_secret("s", network).fetch().await.unwrap_err();
+    let error = client_secret("s", network, scope())
+        .fetch()
+        .await
+        .unwrap_err();
     assert_eq!(
         describe(&error),
         "entra_unreachable: no connection to login.microsoftonline.com: Connection refused (os error 111); \
@@ -341,7 +352,7 @@ async fn a_fetch_as_a_whole_is_bounded() {
         fetch: Duration::from_millis(100),
         ..Limits::default()
     };
-    let source = client_secret("s", network(&tls, &fake).with_limits(limits));
+    let source = client_secret("s", network(&tls, &fake).with_limits(limits), scope());
     let error = source.fetch().await.unwrap_err();
     assert!(!error.permanent);
     let start = "no answer from login.microsoftonline.com within 100ms";
