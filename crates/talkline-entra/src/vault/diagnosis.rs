@@ -63,6 +63,8 @@ fn status(reference: &VaultReference, answer: &Answer, redactor: &Redactor) -> F
         .hint(SOMETHING_BETWEEN)
     } else {
         let (code, hint) = meaning(reference, answer, &complaint);
+        // A challenge is quoted in it.
+        let hint = hint.map(|hint| redactor.quote(&hint));
         Finding {
             hint,
             permanent: !is_busy(status),

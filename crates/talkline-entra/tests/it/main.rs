@@ -4,6 +4,12 @@
 
 mod application;
 mod canary;
+mod certificate;
 mod child;
 mod fake;
 mod managed_identity;
+mod selection;
+#[cfg(unix)]
+mod tool;
+#[cfg(feature = "key-vault")]
+mod vault;
