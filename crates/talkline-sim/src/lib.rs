@@ -12,9 +12,11 @@
 
 pub mod caller;
 pub mod clips;
+pub mod identity;
 pub mod wav;
 
 mod auth;
+mod clock;
 mod handshake;
 mod ids;
 mod misbehaviour;

@@ -1,7 +1,7 @@
 //! Accepts connections and binds each to the rules.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::auth::BearerRule;
 use crate::caller::Secret;
+use crate::clock::Clock;
 use crate::handshake::{self, Opening, Transport, Verdict};
 use crate::ids;
 use crate::misbehaviour::{Misbehaviour, Scenario};
@@ -90,6 +91,7 @@ struct Shared {
     rules: Arc<Rules>,
     recorder: Arc<Recorder>,
     transport: Transport,
+    clock: Clock,
 }
 
 /// Serves until told to stop, then ends every session.
@@ -109,6 +111,7 @@ pub(crate) async fn serve(
         rules,
         recorder,
         transport,
+        clock: Clock::start(),
     });
     let acceptor = tls.map(TlsAcceptor::from);
     let mut connections = JoinSet::new();
@@ -181,6 +184,7 @@ where
         &parts.read_buf,
         opening.terms,
         Arc::clone(&shared.rules),
+        shared.clock.now_unix(),
     )
     .await;
 }
@@ -200,7 +204,12 @@ async fn answer(
         Method::GET | Method::HEAD => None,
         _ => Some(read_body(body).await),
     };
-    let verdict = handshake::decide(&head, &shared.rules, shared.transport, now_unix());
+    let verdict = handshake::decide(
+        &head,
+        &shared.rules,
+        shared.transport,
+        shared.clock.now_unix(),
+    );
     let (status, opening) = match &verdict {
         Verdict::Refuse(refusal) => (refusal.status, None),
         Verdict::Open(opening)
@@ -284,7 +293,7 @@ fn finish(builder: hyper::http::response::Builder, body: String) -> Response<Ful
     })
 }
 
-fn seen(head: &Parts, body: Option<String>, status: u16) -> SeenRequest {
+pub(crate) fn seen(head: &Parts, body: Option<String>, status: u16) -> SeenRequest {
     let lossy = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers = head
         .headers
@@ -307,9 +316,4 @@ async fn read_body(body: Incoming) -> String {
         Ok(Ok(body)) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
         Ok(Err(_)) | Err(_) => "[not received]".to_owned(),
     }
-}
-
-fn now_unix() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }
