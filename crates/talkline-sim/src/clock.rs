@@ -1,31 +1,21 @@
 //! What time it is, on whichever clock is ahead.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::time::Instant;
+/// A moment on both clocks, one for the whole process so that all of its fakes agree.
+static MOMENT: LazyLock<(Duration, Instant)> = LazyLock::new(|| (wall(), Instant::now()));
 
-/// The wall clock, or the runtime's clock since the start where that is ahead.
+/// Seconds since 1970 by the wall clock, or by the runtime's clock where that is ahead.
 ///
-/// The runtime's is ahead when a test advances paused time, and tokens are to age with it; the wall clock is ahead
-/// after the machine slept, and they are to age with that too.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    started: Duration,
-    ticking_since: Instant,
-}
-
-impl Clock {
-    pub(crate) fn start() -> Self {
-        Self {
-            started: wall(),
-            ticking_since: Instant::now(),
-        }
-    }
-
-    pub(crate) fn now_unix(&self) -> u64 {
-        let ticked = self.started + self.ticking_since.elapsed();
-        ticked.max(wall()).as_secs()
-    }
+/// The runtime's is ahead where a test has advanced paused time, and tokens are to age with it; the wall clock is
+/// ahead after the machine slept, and they are to age with that too.
+#[must_use]
+pub fn now_unix() -> u64 {
+    let (wall_then, then) = *MOMENT;
+    let now = tokio::time::Instant::now().into_std();
+    let ticked = wall_then + now.saturating_duration_since(then);
+    ticked.max(wall()).as_secs()
 }
 
 fn wall() -> Duration {

@@ -18,7 +18,7 @@
 //! # }
 //! ```
 //!
-//! Time is the wall clock's, or the runtime's where a test has advanced it beyond.
+//! Time is [`now_unix`]: the wall clock's, or the runtime's where a test has advanced it beyond.
 
 mod ca;
 mod calendar;
@@ -31,6 +31,7 @@ mod managed;
 mod token;
 mod vault;
 
+pub use crate::clock::now_unix;
 pub use ca::TestCa;
 #[cfg(unix)]
 pub use cli::{CliCall, CliMode, FakeAz};

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::auth::BearerRule;
 use crate::caller::Secret;
-use crate::clock::Clock;
+use crate::clock::now_unix;
 use crate::handshake::{self, Opening, Transport, Verdict};
 use crate::ids;
 use crate::misbehaviour::{Misbehaviour, Scenario};
@@ -91,7 +91,6 @@ struct Shared {
     rules: Arc<Rules>,
     recorder: Arc<Recorder>,
     transport: Transport,
-    clock: Clock,
 }
 
 /// Serves until told to stop, then ends every session.
@@ -111,7 +110,6 @@ pub(crate) async fn serve(
         rules,
         recorder,
         transport,
-        clock: Clock::start(),
     });
     let acceptor = tls.map(TlsAcceptor::from);
     let mut connections = JoinSet::new();
@@ -184,7 +182,6 @@ where
         &parts.read_buf,
         opening.terms,
         Arc::clone(&shared.rules),
-        shared.clock.now_unix(),
     )
     .await;
 }
@@ -204,12 +201,7 @@ async fn answer(
         Method::GET | Method::HEAD => None,
         _ => Some(read_body(body).await),
     };
-    let verdict = handshake::decide(
-        &head,
-        &shared.rules,
-        shared.transport,
-        shared.clock.now_unix(),
-    );
+    let verdict = handshake::decide(&head, &shared.rules, shared.transport, now_unix());
     let (status, opening) = match &verdict {
         Verdict::Refuse(refusal) => (refusal.status, None),
         Verdict::Open(opening)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::clock::Clock;
+use crate::clock::now_unix;
 
 use super::calendar;
 use super::token::{TENANT, TokenSpec};
@@ -45,7 +45,6 @@ pub struct FakeAz {
     directory: PathBuf,
     scope: String,
     token: TokenSpec,
-    clock: Clock,
 }
 
 /// The commands that are faked.
@@ -84,7 +83,6 @@ impl FakeAz {
             directory: directory.into(),
             scope: scope.into(),
             token,
-            clock: Clock::start(),
         };
         fake.set_mode(mode)?;
         Ok(fake)
@@ -186,7 +184,7 @@ impl FakeAz {
     }
 
     fn print(&self, name: &str) -> String {
-        let now_unix = self.clock.now_unix();
+        let now_unix = now_unix();
         let audience = self.scope.strip_suffix("/.default").unwrap_or(&self.scope);
         let issued = self.token.issue(
             &super::token::Asked {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::clock::Clock;
+use crate::clock::now_unix;
 use crate::record::SeenRequest;
 
 use super::ca::TestCa;
@@ -143,7 +143,6 @@ impl EntraBuilder {
         ];
         let tls = ca.server_config(&names)?;
         let rules = Arc::new(Rules {
-            clock: Clock::start(),
             modes: Modes::new(self.mode.unwrap_or(EntraMode::Works)),
             token: Mutex::new(self.token),
             tenants: self.tenants,
@@ -222,7 +221,6 @@ serving!(EntraAuthority);
 
 #[derive(Debug)]
 struct Rules {
-    clock: Clock,
     modes: Modes<EntraMode>,
     token: Mutex<TokenSpec>,
     tenants: Vec<String>,
@@ -260,7 +258,7 @@ impl Service for Rules {
 
 impl Rules {
     fn proper(&self, asked: &TokenRequest) -> Answer {
-        match app::check(asked, &self.tenants, &self.apps, self.clock.now_unix()) {
+        match app::check(asked, &self.tenants, &self.apps, now_unix()) {
             Ok(()) => self.issue(asked),
             Err(refusal) => self.refuse(refusal, asked),
         }
@@ -282,7 +280,7 @@ impl Rules {
                 app_id: Some(&asked.client_id),
                 tenant: app::is_guid(&asked.tenant).then_some(&asked.tenant),
             },
-            self.clock.now_unix(),
+            now_unix(),
         );
         let mut body = json!({
             "token_type": "Bearer",
@@ -297,7 +295,7 @@ impl Rules {
     }
 
     fn refuse(&self, refusal: EntraRefusal, asked: &TokenRequest) -> Answer {
-        let text = refusal.text(asked, self.clock.now_unix(), self.line_breaks);
+        let text = refusal.text(asked, now_unix(), self.line_breaks);
         Answer::json(refusal.status(), &text.body)
             .header("cache-control", "no-store, no-cache")
             .header("x-ms-request-id", text.trace_id)

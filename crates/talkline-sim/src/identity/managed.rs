@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::caller::Secret;
-use crate::clock::Clock;
+use crate::clock::now_unix;
 use crate::ids;
 use crate::record::SeenRequest;
 
@@ -151,7 +151,6 @@ impl<F> IdentityBuilder<F> {
 
     fn into_rules(self) -> Rules {
         Rules {
-            clock: Clock::start(),
             modes: Modes::new(self.mode),
             token: Mutex::new(self.token),
             system: self.system,
@@ -196,7 +195,6 @@ impl Granted<'_> {
 
 #[derive(Debug)]
 struct Rules {
-    clock: Clock,
     modes: Modes<IdentityMode>,
     token: Mutex<TokenSpec>,
     system: Option<ManagedIdentity>,
@@ -272,7 +270,7 @@ impl Rules {
                 app_id: Some(&identity.client_id),
                 tenant: None,
             },
-            self.clock.now_unix(),
+            now_unix(),
         );
         Answer::json(
             200,

@@ -163,7 +163,7 @@ impl TokenSpec {
     }
 
     /// One token for that audience, unless the spec has its own, at that time: for a test that gives tokens out
-    /// itself.
+    /// itself, at [`super::now_unix`] mostly.
     #[must_use]
     pub fn mint(&self, audience: &str, now_unix: u64) -> String {
         self.issue(

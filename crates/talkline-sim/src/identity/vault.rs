@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::clock::Clock;
+use crate::clock::now_unix;
 use crate::ids;
 use crate::record::SeenRequest;
 
@@ -119,7 +119,6 @@ impl VaultBuilder {
         let host_name = format!("{}.{}", self.name, self.suffix);
         let tls = ca.server_config(&[&host_name, &format!("*.{}", self.suffix)])?;
         let rules = Arc::new(Rules {
-            clock: Clock::start(),
             modes: Modes::new(self.mode),
             resource: format!("https://{}", self.suffix),
             host_name,
@@ -183,7 +182,7 @@ impl KeyVault {
     /// Adds a version of a secret, which is the current one from now on, and returns its id: 32 hexadecimal digits.
     pub fn set_secret(&self, name: &str, value: impl Into<String>) -> String {
         let version = ids::uuid().replace('-', "");
-        let now_unix = self.rules.clock.now_unix();
+        let now_unix = now_unix();
         let added = Version {
             id: version.clone(),
             value: value.into(),
@@ -250,7 +249,6 @@ struct Version {
 
 #[derive(Debug)]
 struct Rules {
-    clock: Clock,
     modes: Modes<VaultMode>,
     host_name: String,
     /// The audience of tokens, without a trailing slash.
@@ -377,7 +375,7 @@ impl Rules {
         let jwt = Jwt::decode(token).ok_or("AKV10021: Invalid token.")?;
         let audience = jwt.claim("aud").unwrap_or_default().trim_end_matches('/');
         let seconds = |name: &str| jwt.claims.get(name).and_then(Value::as_u64);
-        let now_unix = self.clock.now_unix();
+        let now_unix = now_unix();
         if audience != self.resource {
             return Err("AKV10022: Invalid audience. Expected the vault's own.");
         }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep_until, timeout};
 
 use super::Rules;
+use crate::clock::now_unix;
 use crate::misbehaviour::Misbehaviour;
 use crate::session::{Output, Session, Terms};
 use crate::ws::{self, Incoming, Opcode, Parser, Role};
@@ -37,11 +38,10 @@ pub(super) async fn hold<S>(
     read: &[u8],
     terms: Terms,
     rules: Arc<Rules>,
-    now_unix: u64,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let session = Session::new(&terms, rules, Instant::now(), now_unix);
+    let session = Session::new(&terms, rules, Instant::now(), now_unix());
     let mut parser = Parser::new(Role::Server);
     parser.buffer.extend_from_slice(read);
     let line = Line {
