@@ -175,10 +175,11 @@ impl FakeAz {
         let unknown = fail(&format!("ERROR: '{name}' was not asked for a token"));
         let scope_refused = fail(&complaint(name, BAD_SCOPE, BAD_SCOPE));
         format!(
-            "case \"$*\" in {verb:?}*) ;; *) {unknown} ;; esac\n\
-             case \"$* \" in *\"--scope {scope} \"*) ;; *) {scope_refused} ;; esac\n\
+            "case \"$*\" in {verb}*) ;; *) {unknown} ;; esac\n\
+             case \"$* \" in *{option}\" \"*) ;; *) {scope_refused} ;; esac\n\
              printf '%s\\n' {token}\n",
-            scope = self.scope,
+            verb = quote(verb),
+            option = quote(&format!("--scope {}", self.scope)),
             token = quote(&self.print(name)),
         )
     }

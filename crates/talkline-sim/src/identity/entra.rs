@@ -11,7 +11,7 @@ use crate::clock::now_unix;
 use crate::record::SeenRequest;
 
 use super::ca::TestCa;
-use super::fault::{Fault, Modes};
+use super::fault::{Fault, Mode, Modes};
 use super::host::{Answer, Host, Reaction, Service, pairs, serving, value};
 use super::token::{Asked, TokenSpec};
 
@@ -50,6 +50,15 @@ impl From<EntraRefusal> for EntraMode {
 impl From<Fault> for EntraMode {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
+    }
+}
+
+impl Mode for EntraMode {
+    fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Fault(fault) => Some(fault),
+            Self::Works | Self::Refuse(_) | Self::Throttled { .. } => None,
+        }
     }
 }
 
@@ -138,6 +147,7 @@ impl EntraBuilder {
             LOGIN_HOST,
             "login.microsoftonline.us",
             "login.chinacloudapi.cn",
+            "login.partner.microsoftonline.cn",
             "localhost",
             "127.0.0.1",
         ];
@@ -230,12 +240,7 @@ struct Rules {
 
 impl Service for Rules {
     fn greet(&self) -> Option<Fault> {
-        let at_once =
-            |mode: &EntraMode| matches!(mode, EntraMode::Fault(fault) if fault.strikes_at_once());
-        match self.modes.take_if(at_once)? {
-            EntraMode::Fault(fault) => Some(fault),
-            EntraMode::Works | EntraMode::Refuse(_) | EntraMode::Throttled { .. } => None,
-        }
+        self.modes.greet()
     }
 
     fn react(&self, request: &SeenRequest) -> Reaction {

@@ -39,6 +39,19 @@ pub enum Fault {
     HugeBody(usize),
 }
 
+impl Fault {
+    /// Whether it strikes before anything is read.
+    fn strikes_at_once(&self) -> bool {
+        matches!(self, Self::BlackHole | Self::Closes)
+    }
+}
+
+/// What a fake does with a request.
+pub(super) trait Mode: Clone {
+    /// The fault that it is, if it is one.
+    fn fault(&self) -> Option<&Fault>;
+}
+
 /// The modes that requests meet, in turn; the last one stays.
 #[derive(Debug)]
 pub(super) struct Modes<M> {
@@ -77,24 +90,37 @@ impl<M: Clone> Modes<M> {
 
     /// The mode for one request, and how long ago the first request met it.
     pub(super) fn take(&self) -> (M, Duration) {
-        let mut state = self.lock();
-        let since = state.met.get_or_insert_with(Instant::now).elapsed();
-        let mode = state.queue.front().cloned();
-        if state.queue.len() > 1 {
-            state.queue.pop_front();
-            state.met = None;
-        }
-        (mode.expect("the queue is never empty"), since)
+        self.lock().take()
     }
 
     /// As [`Modes::take`], if the next mode is one of these.
     pub(super) fn take_if(&self, is_meant: impl FnOnce(&M) -> bool) -> Option<M> {
-        // A mode set in between is met in its place, which no caller can tell from having come later.
-        let meant = self.lock().queue.front().is_some_and(is_meant);
-        meant.then(|| self.take().0)
+        let mut state = self.lock();
+        let meant = state.queue.front().is_some_and(is_meant);
+        meant.then(|| state.take().0)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State<M>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M: Mode> Modes<M> {
+    /// The fault that a connection meets before anything is read, if it meets one.
+    pub(super) fn greet(&self) -> Option<Fault> {
+        let at_once = |mode: &M| mode.fault().is_some_and(Fault::strikes_at_once);
+        self.take_if(at_once)?.fault().cloned()
+    }
+}
+
+impl<M: Clone> State<M> {
+    fn take(&mut self) -> (M, Duration) {
+        let since = self.met.get_or_insert_with(Instant::now).elapsed();
+        let mode = self.queue.front().cloned();
+        if self.queue.len() > 1 {
+            self.queue.pop_front();
+            self.met = None;
+        }
+        (mode.expect("the queue is never empty"), since)
     }
 }

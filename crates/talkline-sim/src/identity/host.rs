@@ -124,11 +124,6 @@ impl Fault {
         };
         answer.into()
     }
-
-    /// Whether it strikes before anything is read.
-    pub(super) fn strikes_at_once(&self) -> bool {
-        matches!(self, Self::BlackHole | Self::Closes)
-    }
 }
 
 fn json_text(text: &str) -> Answer {

@@ -14,7 +14,7 @@ use crate::ids;
 use crate::record::SeenRequest;
 
 use super::calendar;
-use super::fault::{Fault, Modes};
+use super::fault::{Fault, Mode, Modes};
 use super::host::{Answer, Host, Reaction, Service, pairs, serving, value};
 use super::token::{Asked, Expiry, Issued, TokenSpec};
 
@@ -52,6 +52,20 @@ pub enum IdentityMode {
 impl From<Fault> for IdentityMode {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
+    }
+}
+
+impl Mode for IdentityMode {
+    fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Fault(fault) => Some(fault),
+            Self::Works
+            | Self::IdentityNotFound
+            | Self::NotFound
+            | Self::Gone { .. }
+            | Self::Throttled { .. }
+            | Self::Unreachable => None,
+        }
     }
 }
 
@@ -204,16 +218,7 @@ struct Rules {
 
 impl Service for Rules {
     fn greet(&self) -> Option<Fault> {
-        let at_once = |mode: &IdentityMode| matches!(mode, IdentityMode::Fault(fault) if fault.strikes_at_once());
-        match self.modes.take_if(at_once)? {
-            IdentityMode::Fault(fault) => Some(fault),
-            IdentityMode::Works
-            | IdentityMode::IdentityNotFound
-            | IdentityMode::NotFound
-            | IdentityMode::Gone { .. }
-            | IdentityMode::Throttled { .. }
-            | IdentityMode::Unreachable => None,
-        }
+        self.modes.greet()
     }
 
     fn react(&self, request: &SeenRequest) -> Reaction {

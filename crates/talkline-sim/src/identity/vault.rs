@@ -13,7 +13,7 @@ use crate::ids;
 use crate::record::SeenRequest;
 
 use super::ca::TestCa;
-use super::fault::{Fault, Modes};
+use super::fault::{Fault, Mode, Modes};
 use super::host::{Answer, Host, Reaction, Service, pairs, serving, value};
 use super::token::{Jwt, TENANT};
 
@@ -50,6 +50,23 @@ pub enum VaultMode {
 impl From<Fault> for VaultMode {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
+    }
+}
+
+impl Mode for VaultMode {
+    fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Fault(fault) => Some(fault),
+            Self::Works
+            | Self::ForbiddenByRbac
+            | Self::ForbiddenByConnection
+            | Self::ForbiddenByFirewall
+            | Self::SecretDisabled
+            | Self::SecretNotFound
+            | Self::Throttled { .. }
+            | Self::ChallengesFor(_)
+            | Self::RefusesTokens => None,
+        }
     }
 }
 
@@ -169,8 +186,8 @@ impl KeyVault {
         self.rules.modes.set(mode.into());
     }
 
-    /// Does each of `first` for one request, then `then` for all others. The request that is challenged counts for
-    /// [`VaultMode::Fault`], [`VaultMode::ChallengesFor`] and [`VaultMode::RefusesTokens`] only.
+    /// Does each of `first` for one request, then `then` for all others. Requests without a token count for
+    /// [`VaultMode::Fault`] and [`VaultMode::ChallengesFor`] only.
     pub fn set_modes(
         &self,
         first: impl IntoIterator<Item = VaultMode>,
@@ -259,12 +276,7 @@ struct Rules {
 
 impl Service for Rules {
     fn greet(&self) -> Option<Fault> {
-        let at_once =
-            |mode: &VaultMode| matches!(mode, VaultMode::Fault(fault) if fault.strikes_at_once());
-        match self.modes.take_if(at_once)? {
-            VaultMode::Fault(fault) => Some(fault),
-            _ => None,
-        }
+        self.modes.greet()
     }
 
     fn react(&self, request: &SeenRequest) -> Reaction {
