@@ -1,6 +1,7 @@
 //! The faults that all endpoints have, on each of them.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use talkline_sim::identity::{
@@ -76,6 +77,16 @@ impl Fake {
             Self::AppService(fake) => (fake.connections(), fake.requests().len()),
             Self::Vault(fake) => (fake.connections(), fake.requests().len()),
         }
+    }
+
+    /// Waits for so many connections and requests.
+    async fn has_seen(&self, counts: (u64, usize)) {
+        let seen = async {
+            while self.counts() != counts {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, seen).await.unwrap();
     }
 
     fn in_memory(&self) -> DuplexStream {
@@ -203,8 +214,13 @@ async fn faults_without_an_answer_over_sockets() {
         ] {
             fake.set(fault.clone());
             let stream = TcpStream::connect(fake.addr()).await.unwrap();
+            let mut asked = pin!(fake.ask(stream));
+            tokio::select! {
+                heard = &mut asked => panic!("{name} {fault:?}: {heard:?}"),
+                () = fake.has_seen(counts) => {}
+            }
             // Long enough for what comes to come, on loopback; the next test has the same without a clock.
-            let silence = timeout(Duration::from_millis(60), fake.ask(stream)).await;
+            let silence = timeout(Duration::from_millis(40), asked).await;
             assert!(silence.is_err(), "{name} {fault:?}");
             assert_eq!(fake.counts(), counts, "{name} {fault:?}");
         }
