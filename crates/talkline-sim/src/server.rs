@@ -1,6 +1,6 @@
 //! Accepts connections and binds each to the rules.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,15 +20,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::auth::BearerRule;
-use crate::caller::Secret;
+use crate::auth::Access;
 use crate::clock::now_unix;
 use crate::handshake::{self, Opening, Transport, Verdict};
 use crate::ids;
 use crate::misbehaviour::{Misbehaviour, Scenario};
 use crate::record::{Recorder, SeenRequest};
 use crate::refusal::Refusal;
-use crate::simulator::{DEFAULT_API_KEY, Pace, Profile, Reply};
+use crate::simulator::{Pace, Profile, Reply};
 use crate::ws;
 
 mod held;
@@ -40,8 +39,7 @@ use held::{Held, Hold};
 #[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) profile: Profile,
-    pub(crate) api_key: Secret,
-    pub(crate) bearer: BearerRule,
+    pub(crate) access: RwLock<Access>,
     pub(crate) pace: Pace,
     pub(crate) reply: Reply,
     pub(crate) deployments: Option<Vec<String>>,
@@ -57,8 +55,7 @@ impl Default for Rules {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         Self {
             profile: Profile::default(),
-            api_key: Secret::new(DEFAULT_API_KEY),
-            bearer: BearerRule::default(),
+            access: RwLock::default(),
             pace: Pace::default(),
             reply: Reply::default(),
             deployments: None,
@@ -75,6 +72,16 @@ impl Default for Rules {
             always: None,
             session_life: Duration::from_secs(60 * 60),
         }
+    }
+}
+
+impl Rules {
+    pub(crate) fn access(&self) -> RwLockReadGuard<'_, Access> {
+        self.access.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn access_mut(&self) -> RwLockWriteGuard<'_, Access> {
+        self.access.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
