@@ -20,12 +20,14 @@
 //!
 //! Time is [`now_unix`]: the wall clock's, or the runtime's where a test has advanced it beyond.
 
+mod answer;
 mod ca;
 mod calendar;
 #[cfg(unix)]
 mod cli;
 mod entra;
 mod fault;
+mod form;
 mod host;
 mod managed;
 mod token;

@@ -234,11 +234,11 @@ pub struct CliCall {
     pub arguments: String,
 }
 
-const EXPIRED_AZ: &str = "ERROR: AADSTS700082: The refresh token has expired due to inactivity. The token was issued on \
-                          2026-01-02T03:04:05.0000000Z and was inactive for 90.00:00:00.\nInteractive authentication \
+const EXPIRED_AZ: &str = "ERROR: AADSTS700082: The refresh token has expired due to inactivity. The token was issued \
+                          on 2026-01-02T03:04:05.0000000Z and was inactive for 90.00:00:00.\nInteractive authentication \
                           is needed. Please run:\naz login";
-const EXPIRED_AZD: &str = "ERROR: AADSTS700082: The refresh token has expired due to inactivity.\nSuggestion: reauthentication \
-                           required, run `azd auth login` to acquire a new token.";
+const EXPIRED_AZD: &str = "ERROR: AADSTS700082: The refresh token has expired due to inactivity.\nSuggestion: \
+                           reauthentication required, run `azd auth login` to acquire a new token.";
 const BAD_SCOPE: &str = "ERROR: AADSTS70011: The provided request must include a 'scope' input parameter. The provided \
                          value for the input parameter 'scope' is not valid.";
 

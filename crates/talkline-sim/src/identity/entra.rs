@@ -10,12 +10,14 @@ use serde_json::json;
 use crate::clock::now_unix;
 use crate::record::SeenRequest;
 
+use super::answer::{Answer, Reaction};
 use super::ca::TestCa;
 use super::fault::{Fault, Mode, Modes};
-use super::host::{Answer, Host, Reaction, Service, pairs, serving, value};
+use super::host::{Host, Service, serving};
 use super::token::{Asked, TokenSpec};
 
 mod app;
+mod check;
 mod refusal;
 
 pub use app::{App, ClientProof, TokenRequest};
@@ -263,7 +265,7 @@ impl Service for Rules {
 
 impl Rules {
     fn proper(&self, asked: &TokenRequest) -> Answer {
-        match app::check(asked, &self.tenants, &self.apps, now_unix()) {
+        match check::check(asked, &self.tenants, &self.apps, now_unix()) {
             Ok(()) => self.issue(asked),
             Err(refusal) => self.refuse(refusal, asked),
         }
@@ -283,7 +285,7 @@ impl Rules {
                     .unwrap_or(&asked.scope),
                 object_id: None,
                 app_id: Some(&asked.client_id),
-                tenant: app::is_guid(&asked.tenant).then_some(&asked.tenant),
+                tenant: check::is_guid(&asked.tenant).then_some(&asked.tenant),
             },
             now_unix(),
         );
@@ -305,13 +307,4 @@ impl Rules {
             .header("cache-control", "no-store, no-cache")
             .header("x-ms-request-id", text.trace_id)
     }
-}
-
-/// The form of a token request.
-fn form(request: &SeenRequest) -> Vec<(String, String)> {
-    pairs(request.body.as_deref().unwrap_or_default())
-}
-
-fn owned(form: &[(String, String)], name: &str) -> String {
-    value(form, name).unwrap_or_default().to_owned()
 }

@@ -11,7 +11,8 @@ use super::{ClientProof, LineBreaks};
 /// Makes the enum and its table from one list, so that neither can miss an entry.
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $status:literal $error:literal, $text:literal;)*) => {
-        /// A refusal of the token endpoint: an AADSTS number, a status, an OAuth error (RFC 6749, section 5.2) and a text.
+        /// A refusal of the token endpoint: an AADSTS number, a status, an OAuth error (RFC 6749, section 5.2) and a
+        /// text.
         ///
         /// Texts are those of Microsoft's list of AADSTS error codes and of what people reported, with the request's
         /// own names in them.

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::caller::Secret;
 use crate::record::SeenRequest;
 
-use super::super::host::value;
-use super::Granted;
+use super::super::form::value;
+use super::rules::Granted;
 
 /// Which endpoint it is.
 #[derive(Debug)]
