@@ -7,6 +7,7 @@
 mod check;
 mod cli;
 mod configuration;
+mod credentials;
 mod demo;
 mod dev_tls;
 mod exit;
@@ -14,6 +15,7 @@ mod logs;
 mod output;
 mod run;
 mod sim;
+mod vault;
 
 use std::process::ExitCode;
 
