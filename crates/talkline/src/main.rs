@@ -15,6 +15,10 @@ mod logs;
 mod output;
 mod run;
 mod sim;
+#[cfg(feature = "key-vault")]
+mod vault;
+#[cfg(not(feature = "key-vault"))]
+#[path = "no_vault.rs"]
 mod vault;
 
 use std::process::ExitCode;

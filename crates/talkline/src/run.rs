@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         "ws"
     };
     let listen = resolved.config.server.listen;
-    let credentials = Credentials::new(&resolved.config, &arguments.resolve)?;
+    let mut credentials = Credentials::new(&resolved.config, &arguments.resolve)?;
     let options = Options {
         tls,
         resolve: arguments.resolve.clone(),
