@@ -16,7 +16,6 @@ use crate::{
 const CODES: Codes = Codes {
     unreachable: "vault_unreachable",
     tls: "vault_tls",
-    egress: "vault_egress_blocked",
     not_http: "vault_not_http",
     not_json: "vault_not_json",
     malformed: "vault_malformed",
@@ -63,6 +62,8 @@ fn status(reference: &VaultReference, answer: &Answer, redactor: &Redactor) -> F
         .hint(SOMETHING_BETWEEN)
     } else {
         let (code, hint) = meaning(reference, answer, &complaint);
+        // A challenge is quoted in it.
+        let hint = hint.map(|hint| redactor.quote(&hint));
         Finding {
             hint,
             permanent: !is_busy(status),
