@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -179,6 +180,16 @@ impl fmt::Debug for KeyCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyCell({:?})", self.live())
     }
+}
+
+/// The files that the keys of one [`KeyCell`] were read from. A key that came from elsewhere has
+/// none and never changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// File of the primary key.
+    pub primary: Option<PathBuf>,
+    /// File of the secondary key.
+    pub secondary: Option<PathBuf>,
 }
 
 /// Why the content of a file or variable is no key.

@@ -5,8 +5,8 @@
 //! would make two parsers disagree about what the event is; strings, base64 audio above all, are
 //! crossed by `memchr` at the speed of memory.
 
-/// Longest event type that is reported, in bytes. The longest one that the Realtime API defines has
-/// 57 (`conversation.item.input_audio_transcription.completed` has 53).
+/// Longest event type that is reported, in bytes. The longest one of the Realtime API,
+/// `conversation.item.input_audio_transcription.completed`, has 53.
 pub const EVENT_TYPE_BYTES_MAX: usize = 64;
 
 /// Deepest nesting that is followed; `serde_json` refuses an object this deep as well.

@@ -166,14 +166,13 @@ fn health<B>(
         )
         .with_header(header::ALLOW, "GET, HEAD"));
     }
-    let (status, body) = if request.uri().path() == "/healthz" {
-        (StatusCode::OK, "ok\n")
-    } else if lifecycle != Lifecycle::Serving {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else if !shared.reach.tokens.all_usable() {
-        (StatusCode::SERVICE_UNAVAILABLE, "no upstream token\n")
-    } else {
-        (StatusCode::OK, "ok\n")
+    let (status, body) = match request.uri().path() {
+        "/healthz" => (StatusCode::OK, "ok\n"),
+        _ if lifecycle != Lifecycle::Serving => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        _ if !shared.reach.tokens.all_usable() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no upstream token\n")
+        }
+        _ => (StatusCode::OK, "ok\n"),
     };
     let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;

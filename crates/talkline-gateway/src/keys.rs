@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use talkline_auth::{KeyCell, KeySlot, LiveKey, Secret, parse_key};
+use talkline_auth::{KeyCell, KeyFiles, KeySlot, LiveKey, Secret, parse_key};
 use tokio::{
     fs::File,
     io::AsyncReadExt as _,
@@ -32,16 +32,6 @@ const FILE_BYTES_MAX: u64 = 8 * 1024;
 const REREAD_MAX: Duration = Duration::from_secs(2);
 /// Sessions that can wait for the same reading.
 const REQUESTS_MAX: usize = 64;
-
-/// The files that the keys of one [`KeyCell`] were read from. A key that came from elsewhere has
-/// none and never changes.
-#[derive(Clone, Debug, Default)]
-pub struct KeyFiles {
-    /// File of the primary key.
-    pub primary: Option<PathBuf>,
-    /// File of the secondary key.
-    pub secondary: Option<PathBuf>,
-}
 
 /// The rotating keys whose files are watched.
 #[derive(Clone)]
@@ -150,13 +140,13 @@ impl Watcher {
                 }
                 _ = ticks.tick() => {}
             }
-            let look = if waiting.is_empty() {
-                Look::IfChanged
-            } else {
-                Look::Anyway
-            };
+            let asked = !waiting.is_empty();
             for file in &mut self.files {
-                if let Some(key) = file.look(&self.cell, look).await {
+                if asked {
+                    // Network file systems may report metadata that are a minute old.
+                    file.stamp = None;
+                }
+                if let Some(key) = file.look(&self.cell).await {
                     adopt(&self.cell, file.slot, key);
                 }
             }
@@ -175,14 +165,6 @@ fn adopt(cell: &KeyCell, slot: KeySlot, key: Secret) {
         let slot = slot.as_str();
         info!(slot, old, new, "a key was replaced");
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// Reads the file when its metadata are new.
-    IfChanged,
-    /// Reads the file whatever its metadata say.
-    Anyway,
 }
 
 struct KeyFile {
@@ -209,8 +191,8 @@ impl KeyFile {
     }
 
     /// The file's key, if it is another one than the cell's.
-    async fn look(&mut self, cell: &KeyCell, look: Look) -> Option<Secret> {
-        match self.read_if_new(cell, look).await {
+    async fn look(&mut self, cell: &KeyCell) -> Option<Secret> {
+        match self.read_if_new(cell).await {
             Ok(key) => {
                 self.complaint = None;
                 key
@@ -228,10 +210,10 @@ impl KeyFile {
         }
     }
 
-    async fn read_if_new(&mut self, cell: &KeyCell, look: Look) -> Result<Option<Secret>, String> {
+    async fn read_if_new(&mut self, cell: &KeyCell) -> Result<Option<Secret>, String> {
         let stamp = stamp(&self.path).await.map_err(|error| error.to_string())?;
         let known = self.stamp == Some(stamp);
-        if look == Look::IfChanged && known && self.confirmed {
+        if known && self.confirmed {
             return Ok(None);
         }
         let key = read_key(&self.path).await?;

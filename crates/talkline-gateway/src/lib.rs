@@ -34,7 +34,6 @@ pub mod tls;
 mod tokens;
 
 pub use dial::ResolveOverride;
-pub use keys::KeyFiles;
 pub use server::{Gateway, Options, StartError};
 
 #[cfg(doctest)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustls::ServerConfig;
-use talkline_auth::{ClientKeys, KeyCell, TokenCell, TokenSource};
+use talkline_auth::{ClientKeys, KeyCell, KeyFiles, TokenCell, TokenSource};
 use talkline_config::{Config, Routes};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
@@ -26,7 +26,7 @@ use crate::{
     connection::{self, Lifecycle},
     dial::{DialTimeouts, Dialer, ResolveOverride},
     head::HeadLimits,
-    keys::{KeyFiles, Keys},
+    keys::Keys,
     reach::Reach,
     tls::{self, TlsError},
     tokens::Tokens,
@@ -170,7 +170,8 @@ impl Gateway {
     }
 
     /// Opens a session with every upstream and closes it again at once; returns those that refused,
-    /// by the name that the configuration gives them.
+    /// by the name that the configuration gives them. Begins to keep tokens and keys fresh, if
+    /// nothing has yet.
     ///
     /// # Cancel safety
     ///
@@ -206,7 +207,8 @@ impl Gateway {
     }
 
     /// Accepts connections until `shutdown` completes, then drains: stops listening at once, lets
-    /// sessions run on for the configured grace, tells the rest why they end, and returns.
+    /// sessions run on for the configured grace, tells the rest why they end, and returns. Tokens and
+    /// keys are kept fresh meanwhile.
     ///
     /// # Cancel safety
     ///

@@ -124,9 +124,16 @@ impl Identity {
     async fn drive(self: Arc<Self>) {
         // At most one attempt; a task of its own, so that a panic in a source is a failed attempt.
         let mut flight = JoinSet::new();
+        let mut served = false;
         loop {
-            let until = match self.poll() {
-                Step::Wait { until } => until,
+            let (step, token) = self.poll();
+            if let (true, Err(reason)) = (served, &token) {
+                let source = self.source.name();
+                error!(source, detail = %reason.detail, "the token has expired; no session can start");
+            }
+            served = token.is_ok();
+            let until = match step {
+                Step::Wait { until } => Instant::from_std(until),
                 Step::Fetch { deadline } => {
                     let source = Arc::clone(&self.source);
                     let deadline = Instant::from_std(deadline);
@@ -139,23 +146,20 @@ impl Identity {
                 biased;
                 Some(outcome) = flight.join_next() => self.settle(outcome),
                 () = self.wake.notified() => {}
-                () = sleep_until(Instant::from_std(until)) => {}
+                () = sleep_until(until) => {}
             }
         }
     }
 
     /// Asks the state what to do, and takes a token back that has expired.
-    fn poll(&self) -> Step {
+    fn poll(&self) -> (Step, Result<Bearer, TokenError>) {
         let now = now();
         let mut state = self.state();
-        if self.cell.current().is_ok()
-            && let Err(reason) = state.token(now)
-        {
-            let source = self.source.name();
-            error!(source, detail = %reason.detail, "the token has expired; no session can start");
-            self.cell.publish(Err(reason));
+        let token = state.token(now);
+        if token.is_err() {
+            self.cell.publish(token.clone());
         }
-        state.poll(now)
+        (state.poll(now), token)
     }
 
     fn settle(&self, outcome: Result<Attempt, JoinError>) {
@@ -233,7 +237,7 @@ impl Identity {
             Rejection::Wait => {}
         }
         let source = self.source.name();
-        info!(
+        debug!(
             source,
             generation, "an upstream refused the token; renewing it"
         );

@@ -167,12 +167,10 @@ impl Inlet {
                         }
                         Fate::Discard => {
                             self.end_data(end, session, now);
-                            exit.outlet.pass(
-                                cx,
-                                exit.io,
-                                &buffer[start..frame_start],
-                                Position::BetweenMessages,
-                            );
+                            // Its message may have been begun: only control frames may follow.
+                            let position = Position::BetweenFrames;
+                            exit.outlet
+                                .pass(cx, exit.io, &buffer[start..frame_start], position);
                             start = at;
                         }
                         Fate::Control => {

@@ -50,6 +50,7 @@ mod tests;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::task::Poll;
 
 use bytes::Bytes;
 pub use talkline_session::{Limits, Session, Stop, Summary};
@@ -110,29 +111,33 @@ pub struct Options {
 ///
 /// Dropping the future drops both legs at once, without close frames, and loses the summary. Resolve
 /// `stop` to end a session in an orderly way.
-pub async fn relay<C, U>(
+pub fn relay<C, U>(
     client: Leg<C>,
     upstream: Leg<U>,
     session: Session,
     options: Options,
     stop: impl Future<Output = Stop>,
-) -> Summary
+) -> impl Future<Output = Summary>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
+    // Outside the `async` block, which would keep room for the arguments beside the pump: a third of
+    // what a session costs.
     let mut pump = pump::Pump::new(client, upstream, session, options);
-    let mut stop = pin!(stop);
-    let mut stopped = false;
-    poll_fn(|cx| {
-        if !stopped && let std::task::Poll::Ready(wish) = stop.as_mut().poll(cx) {
-            stopped = true;
-            pump.stop(wish);
-        }
-        pump.poll(cx)
-    })
-    .await;
-    pump.into_session().into_summary(Instant::now().into_std())
+    async move {
+        let mut stop = pin!(stop);
+        let mut stopped = false;
+        poll_fn(|cx| {
+            if !stopped && let Poll::Ready(wish) = stop.as_mut().poll(cx) {
+                stopped = true;
+                pump.stop(wish);
+            }
+            pump.poll(cx)
+        })
+        .await;
+        pump.into_session().into_summary(Instant::now().into_std())
+    }
 }
 
 /// The examples of the README are tests.

@@ -1,9 +1,10 @@
 //! The writing side of a leg: bytes that wait, and what the relay itself has to say.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use talkline_session::{Close, Side};
+use talkline_session::{Close, PONGS_MAX, Side};
 use tokio::io::AsyncWrite;
 
 use crate::frames;
@@ -40,7 +41,8 @@ pub(crate) struct Outlet {
     spill: Vec<u8>,
     written: usize,
     ping: bool,
-    pong: Option<Vec<u8>>,
+    /// The latest ones, [`PONGS_MAX`] at most.
+    pongs: VecDeque<Vec<u8>>,
     event: Option<String>,
     close: Option<Close>,
     shutdown: bool,
@@ -67,7 +69,7 @@ impl Outlet {
             spill: Vec::new(),
             written: 0,
             ping: false,
-            pong: None,
+            pongs: VecDeque::new(),
             event: None,
             close: None,
             shutdown: false,
@@ -106,8 +108,8 @@ impl Outlet {
     }
 
     /// Whether something waits for a frame boundary.
-    pub(crate) const fn wants_boundary(&self) -> bool {
-        self.ping || self.pong.is_some() || self.event.is_some() || self.close.is_some()
+    pub(crate) fn wants_boundary(&self) -> bool {
+        self.ping || !self.pongs.is_empty() || self.event.is_some() || self.close.is_some()
     }
 
     pub(crate) fn take_progressed(&mut self) -> bool {
@@ -122,9 +124,15 @@ impl Outlet {
         self.ping = !self.finished;
     }
 
-    /// Queues a pong; one that is still waiting is replaced, so a flood of pings costs one pong.
+    /// Queues a pong. A flood of pings, while pongs cannot go out, leaves the latest ones.
     pub(crate) fn queue_pong(&mut self, payload: Vec<u8>) {
-        self.pong = (!self.finished).then_some(payload);
+        if self.finished {
+            return;
+        }
+        if self.pongs.len() >= PONGS_MAX {
+            self.pongs.pop_front();
+        }
+        self.pongs.push_back(payload);
     }
 
     pub(crate) fn queue_event(&mut self, json: String) {
@@ -185,7 +193,10 @@ impl Outlet {
         if self.position == Position::InFrame || self.finished {
             return;
         }
-        if let Some(payload) = self.pong.take() {
+        // While bytes wait, pongs wait apart from them, where they can be bounded.
+        while !self.blocked
+            && let Some(payload) = self.pongs.pop_front()
+        {
             frames::append_pong(&mut self.spill, self.side, payload);
         }
         if std::mem::take(&mut self.ping) {
@@ -211,12 +222,17 @@ impl Outlet {
         cx: &mut Context<'_>,
         io: &mut W,
     ) -> Drained {
-        self.speak();
-        self.write_spill(cx, io);
-        if !self.spill.is_empty() {
-            return Drained::Blocked;
+        loop {
+            self.speak();
+            self.write_spill(cx, io);
+            if !self.spill.is_empty() {
+                return Drained::Blocked;
+            }
+            self.blocked = false;
+            if self.pongs.is_empty() || self.position == Position::InFrame {
+                break;
+            }
         }
-        self.blocked = false;
         if self.flush_due && !self.broken {
             match Pin::new(&mut *io).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.flush_due = false,
@@ -265,7 +281,7 @@ impl Outlet {
     fn finish(&mut self) {
         self.finished = true;
         self.ping = false;
-        self.pong = None;
+        self.pongs = VecDeque::new();
         self.event = None;
         self.close = None;
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use talkline_session::{Action, Lost, Session, Side, Stop};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep_until};
 
 use crate::inlet::{Exit, Inlet};
 use crate::outlet::{Drained, Outlet};
@@ -32,7 +32,7 @@ pub(crate) struct Pump<C, U> {
     upstream: End<U>,
     session: Session,
     /// Allocated once a session: a timer is large, and the only thing here that must not move.
-    sleep: Pin<Box<Sleep>>,
+    sleep: Option<Pin<Box<Sleep>>>,
     is_over: bool,
 }
 
@@ -57,14 +57,11 @@ where
         options: Options,
     ) -> Self {
         let verbatim = UpstreamMasking::Verbatim;
-        let deadline = session
-            .poll_timeout()
-            .map_or_else(tokio::time::Instant::now, Into::into);
         Self {
             client: End::new(Side::Client, client, &session, options.upstream_masking),
             upstream: End::new(Side::Upstream, upstream, &session, verbatim),
             session,
-            sleep: Box::pin(tokio::time::sleep_until(deadline)),
+            sleep: None,
             is_over: false,
         }
     }
@@ -179,10 +176,13 @@ where
         let Some(deadline) = self.session.poll_timeout().map(tokio::time::Instant::from) else {
             return;
         };
-        if self.sleep.is_elapsed() || deadline < self.sleep.deadline() {
-            self.sleep.as_mut().reset(deadline);
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.is_elapsed() || deadline < sleep.deadline() {
+            sleep.as_mut().reset(deadline);
         }
-        if self.sleep.as_mut().poll(cx).is_ready() {
+        if sleep.as_mut().poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
     }

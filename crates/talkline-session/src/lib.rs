@@ -39,7 +39,7 @@ pub use talkline_frame::Limits as FrameLimits;
 
 pub use close::{Close, ErrorEvent, REASON_BYTES_MAX, sanitize_reason};
 pub use limits::Limits;
-pub use session::{Action, Control, Lost, Message, Session, Side, Stop, Verdict};
+pub use session::{Action, Control, Lost, Message, PONGS_MAX, Session, Side, Stop, Verdict};
 pub use summary::{
     End, EndKind, EndedBy, Errors, Modalities, RateLimit, Responses, Summary, Traffic,
     Transcription, Usage,

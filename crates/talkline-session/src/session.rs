@@ -11,6 +11,9 @@ use crate::keep_alive::{Alarm, KeepAlive};
 use crate::limits::Limits;
 use crate::summary::{End, EndKind, EndedBy, Summary, Traffic};
 
+/// Most pongs that wait for one side.
+pub const PONGS_MAX: usize = 16;
+
 /// One of the two parties that the relay stands between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -86,8 +89,8 @@ pub struct Stop {
 pub enum Action {
     /// Send a ping without payload.
     Ping(Side),
-    /// Send a pong with this payload. It may replace an earlier pong that has not been sent yet
-    /// (RFC 6455 section 5.5.3).
+    /// Send a pong with this payload. When [`PONGS_MAX`] wait to be sent already, the oldest may be
+    /// left out (RFC 6455 section 5.5.3).
     Pong(Side, Vec<u8>),
     /// Send a text message, unless a message is under way on that leg, or its rest will never come.
     Event(Side, String),
@@ -419,10 +422,15 @@ impl Session {
         }
     }
 
-    /// Answers the latest ping only, as RFC 6455 section 5.5.3 permits: a flood of them takes no memory.
+    /// Answers a ping. Every one, as clients that count expect it, up to a number that only a flood
+    /// reaches; then the oldest go unanswered, as RFC 6455 section 5.5.3 permits.
     fn pong(&mut self, to: Side, payload: Vec<u8>) {
-        self.actions
-            .retain(|action| !matches!(action, Action::Pong(side, _) if *side == to));
+        let mine = |action: &Action| matches!(action, Action::Pong(side, _) if *side == to);
+        if self.actions.iter().filter(|action| mine(action)).count() >= PONGS_MAX
+            && let Some(oldest) = self.actions.iter().position(mine)
+        {
+            self.actions.remove(oldest);
+        }
         self.actions.push_back(Action::Pong(to, payload));
     }
 

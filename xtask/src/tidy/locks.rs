@@ -6,9 +6,6 @@
 use super::Violation;
 use crate::workspace::TextFile;
 
-/// How cargo itself names its public registry; it is an id, and stays the same behind a mirror.
-const CARGO_SOURCE: &str = "registry+https://github.com/rust-lang/crates.io-index";
-
 /// Checks one file, if it is a lock file of a known kind.
 pub(crate) fn check(file: &TextFile) -> Vec<Violation> {
     let name = file.path.rsplit('/').next().unwrap_or_default();
@@ -24,13 +21,31 @@ pub(crate) fn check(file: &TextFile) -> Vec<Violation> {
         .collect()
 }
 
+/// One registry and nothing else. Which one it is, `deny.toml` says.
 fn cargo(text: &str) -> Vec<String> {
-    text.lines()
+    let mut sources: Vec<_> = text
+        .lines()
         .filter_map(|line| line.strip_prefix("source = "))
         .map(|source| source.trim_matches('"'))
-        .filter(|source| *source != CARGO_SOURCE)
-        .map(|source| format!("has a source other than cargo's registry: {source}"))
-        .collect()
+        .collect();
+    sources.sort_unstable();
+    sources.dedup();
+    let registries = sources
+        .iter()
+        .filter(|source| source.starts_with("registry+"))
+        .count();
+    let mut problems: Vec<_> = sources
+        .iter()
+        .filter(|source| !source.starts_with("registry+"))
+        .map(|source| format!("has a source that is no registry: {source}"))
+        .collect();
+    if registries > 1 {
+        problems.push(format!(
+            "has {registries} registries: {}",
+            sources.join(", ")
+        ));
+    }
+    problems
 }
 
 fn npm(text: &str) -> Vec<String> {
@@ -86,18 +101,18 @@ mod tests {
     }
 
     #[test]
-    fn cargo_locks_name_cargos_registry_only() {
-        let good = format!("[[package]]\nname = \"a\"\nsource = \"{CARGO_SOURCE}\"\n");
-        check_lock("Cargo.lock", &good, "");
+    fn cargo_locks_name_one_registry_only() {
+        let one = "[[package]]\nname = \"a\"\nsource = \"registry+https://a.example\"\n";
+        check_lock("Cargo.lock", &one.repeat(2), "");
         check_lock(
             "Cargo.lock",
             "source = \"git+https://example.com/a#1\"\n",
-            "Cargo.lock: has a source other than cargo's registry: git+https://example.com/a#1\n",
+            "Cargo.lock: has a source that is no registry: git+https://example.com/a#1\n",
         );
         check_lock(
             "fuzz/Cargo.lock",
-            "source = \"registry+https://mirror.example\"\n",
-            "fuzz/Cargo.lock: has a source other than cargo's registry: registry+https://mirror.example\n",
+            &format!("{one}source = \"registry+https://b.example\"\n"),
+            "fuzz/Cargo.lock: has 2 registries: registry+https://a.example, registry+https://b.example\n",
         );
     }
 

@@ -274,11 +274,11 @@ impl TokenState {
         let refresh = fetched
             .refresh_in
             .filter(|refresh| *refresh < serves)
-            .unwrap_or(life * self.rules.refresh_percent / 100)
-            .clamp(self.rules.refresh_min, self.rules.refresh_max)
+            .unwrap_or((life / 100).saturating_mul(self.rules.refresh_percent))
+            .max(self.rules.refresh_min)
+            .min(self.rules.refresh_max)
             .mul_f64(1.0 - jitter.0 / 10.0)
-            .min(serves)
-            .max(self.rules.interval_min);
+            .min(serves);
         let same = self
             .token
             .as_ref()
@@ -327,7 +327,9 @@ impl TokenState {
             retry_max
         } else {
             // Jitter comes on top: the cap leaves room for it.
-            (retry_min * 2_u32.pow(doublings)).min(retry_max.mul_f64(0.8))
+            retry_min
+                .saturating_mul(2_u32.pow(doublings))
+                .min(retry_max.mul_f64(0.8))
         };
         let pause = pause.mul_f64(1.0 + jitter.0 / 4.0).min(retry_max);
         self.failures = self.failures.saturating_add(1);

@@ -359,6 +359,32 @@ fn a_refusal_during_a_renewal_waits_for_that() {
 }
 
 #[test]
+fn a_refusal_does_not_cut_the_pause_after_a_failure_short() {
+    let mut life = Life::with_token("t", 3600);
+    life.fetch();
+    life.fail(false);
+    assert_eq!(life.state.reject(1, life.now), Rejection::Wait);
+    let until = life.now.after(Duration::from_secs(1)).monotonic;
+    assert_eq!(life.state.poll(life.now), Step::Wait { until });
+}
+
+#[test]
+fn the_driver_is_woken_when_a_token_retires() {
+    let mut life = Life::with_token("t", 3600);
+    let retires = life.start.after(Duration::from_secs(3540)).monotonic;
+    while life.elapsed() < 3539.0 {
+        match life.state.poll(life.now) {
+            Step::Fetch { .. } => life.fail(false),
+            Step::Wait { until } => {
+                assert!(until <= retires, "sleeps past the end of the token");
+                let left = until - life.now.monotonic;
+                life.now = life.now.after(left.min(Duration::from_secs(1)));
+            }
+        }
+    }
+}
+
+#[test]
 fn an_attempt_without_an_answer_is_a_failure() {
     let mut life = Life::new(NO_JITTER);
     life.fetch();
@@ -366,6 +392,29 @@ fn an_attempt_without_an_answer_is_a_failure() {
     life.state.time_out(life.now, life.jitter);
     assert_eq!(life.shown(), "no answer within 15 seconds");
     assert_eq!(life.state.failures(), 1);
+}
+
+#[test]
+fn rules_that_make_no_sense_do_no_harm() {
+    let rules = TokenRules {
+        refresh_percent: u32::MAX,
+        refresh_min: Duration::from_secs(60),
+        refresh_max: Duration::from_secs(30),
+        retry_min: Duration::MAX,
+        life_max: Duration::MAX,
+        ..TokenRules::default()
+    };
+    let mut life = Life::new(FULL_JITTER);
+    life.state = TokenState::new(rules, "test", life.now);
+    for round in 0..20 {
+        life.fetch();
+        if round % 2 == 0 {
+            life.succeed("t", u64::MAX, None);
+        } else {
+            life.fail(false);
+        }
+    }
+    assert_eq!(life.elapsed().round(), 10.0 * 27.0 + 9.0 * 30.0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
-use talkline_auth::{Credential, Origin, OriginRules, Secret};
+use talkline_auth::{Credential, Origin, OriginRules, Secret, TokenError};
 
 use super::*;
-use crate::{Ask, AzureUpstream, Correlation, CustomUpstream};
+use crate::{Ask, AzureUpstream, Correlation, CustomUpstream, OpenAiUpstream};
 
 const KEY: &str = "CANARY-AZURE-KEY-0001";
 
@@ -263,4 +263,73 @@ fn other_upstreams_get_codes_that_do_not_say_azure() {
             diagnosis.code
         );
     }
+}
+
+#[test]
+fn a_missing_token_is_told_without_the_services_words() {
+    let check = |permanent, expected: &str| {
+        let diagnosis = Diagnosis::identity_unavailable(&TokenError {
+            source_name: "managed-identity",
+            detail: "tenant 7f3a is unknown".into(),
+            permanent,
+        });
+        let got = format!(
+            "{} {} {}",
+            diagnosis.code,
+            diagnosis.blame.as_str(),
+            diagnosis.permanence.close_code()
+        );
+        assert_eq!(got, expected);
+        let told = diagnosis.error_event();
+        assert!(told.contains("managed-identity"), "{told}");
+        assert!(!told.contains("7f3a"), "{told}");
+    };
+    check(false, "azure_identity_unavailable network 1011");
+    check(true, "azure_identity_unavailable operator 1008");
+}
+
+#[test]
+fn another_credential_may_cure_some_refusals() {
+    let check = |upstream: &Upstream, status, body: &str, expected| {
+        let diagnosis = diagnose(upstream, &answer(status, &[], body));
+        assert_eq!(diagnosis.doubts_credential(), expected, "{status} {body}");
+    };
+    let message = |text: &str| format!(r#"{{"error":{{"message":"{text}"}}}}"#);
+    let azure = azure(AzureApi::Ga);
+    check(&azure, 401, "", true);
+    check(&azure, 401, &message("invalid subscription key"), true);
+    check(
+        &azure,
+        401,
+        &message("audience is incorrect, or have expired"),
+        true,
+    );
+    check(
+        &azure,
+        401,
+        &message("lacks the required data action"),
+        false,
+    );
+    check(
+        &azure,
+        401,
+        &message("Token tenant does not match resource tenant"),
+        false,
+    );
+    check(&azure, 403, &message("invalid subscription key"), false);
+    check(
+        &azure,
+        403,
+        &message("Virtual Network/Firewall rules"),
+        false,
+    );
+    check(&azure, 404, "", false);
+    check(&azure, 429, "", false);
+    let openai = Upstream::OpenAi(OpenAiUpstream {
+        credential: Credential::platform_key(Secret::new("sk-1")),
+        model: None,
+    });
+    check(&openai, 401, &message("Incorrect API key provided"), true);
+    let refused = Refusal::TimedOut(Phase::Upgrade);
+    assert!(!diagnose(&azure, &refused).doubts_credential());
 }

@@ -6,18 +6,21 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use talkline_auth::{Azure, Credential, KeyCell, Origin, OriginRules, Secret};
+use talkline_auth::{Azure, Credential, KeyCell, KeyFiles, Origin, OriginRules, Secret};
 use talkline_dialect::{
     AzureApi, AzureUpstream, ClientDialect, Intent, OpenAiUpstream, UpstreamAnswer,
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::*;
 use crate::{
-    keys::KeyFiles,
+    dial::DialTimeouts,
+    handshake, tls,
     tokens::tests::{FakeSource, Running, Service, run},
 };
 
@@ -207,6 +210,73 @@ async fn a_service_that_repeats_the_refused_token_ends_it() {
     assert_eq!(source.requests(), 2);
 }
 
+/// Answers one upgrade: 101 to `token-2`, else 401. Returns the authorization that was presented.
+async fn answer_upgrade(mut stream: TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    let field = |name: &str| {
+        let line = head.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().to_owned()
+    };
+    let presented = field("authorization:");
+    let reply = if presented == "Bearer token-2" {
+        let accept = handshake::accept(&field("sec-websocket-key:"));
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        )
+    } else {
+        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".to_owned()
+    };
+    stream.write_all(reply.as_bytes()).await.unwrap();
+    presented
+}
+
+#[tokio::test]
+async fn a_renewed_token_goes_over_the_wire() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let source = FakeSource::new(Service::Works);
+    let running = run(&source);
+    let second = Duration::from_secs(1);
+    let timeouts = DialTimeouts {
+        dns: second,
+        tcp: second,
+        tls: second,
+        upgrade: 5 * second,
+    };
+    let reach = Reach {
+        dialer: Dialer::new(tls::client_config().unwrap(), timeouts, Vec::new()),
+        tokens: running.tokens.clone(),
+        keys: Keys::new(Vec::new()),
+        token_wait_max: 5 * second,
+    };
+    let origin = Origin::parse(&url, &OriginRules::default()).unwrap();
+    let target = Upstream::Azure(AzureUpstream {
+        credential: Credential::entra(origin, running.cell.clone()),
+        base_path: String::new(),
+        api: AzureApi::Ga,
+        deployment: "voice".into(),
+    });
+    let upstream = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let (stream, _) = listener.accept().await.unwrap();
+            seen.push(answer_upgrade(stream).await);
+        }
+        seen
+    });
+    let (ask, correlation) = (ask(), Correlation::default());
+    let opened = timeout(10 * second, reach.open(&target, &ask, &correlation)).await;
+    assert!(opened.unwrap().is_ok());
+    assert_eq!(
+        upstream.await.unwrap(),
+        ["Bearer token-1", "Bearer token-2"]
+    );
+}
+
 fn keyed(dialer: &Arc<FakeUpstream>, keys: Keys) -> FakeReach {
     Reach {
         dialer: Arc::clone(dialer),
@@ -291,7 +361,7 @@ async fn check_rotation(secondary: Option<&str>) -> usize {
         sleep(Duration::from_millis(100)).await;
     }
     let outcomes = sessions.join_all().await;
-    let lost = |&&(_, ref outcome): &&(i32, String)| outcome == "azure_key_invalid";
+    let lost = |&(_, outcome): &&(i32, String)| outcome == "azure_key_invalid";
     let last_lost = outcomes.iter().filter(lost).map(|(tenth, _)| *tenth).max();
     assert!(last_lost < Some(160), "{last_lost:?}");
     outcomes.iter().filter(lost).count()

@@ -351,6 +351,19 @@ async fn a_renewal_that_fails_leaves_the_token_in_use() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_expired_token_is_taken_back_without_anybody_asking() {
+    let source = FakeSource::new(Service::Works);
+    let running = run(&source);
+    running.start_session().await.0.unwrap();
+    source.becomes(fails(0, "HTTP 500", false));
+    sleep(HOUR - Duration::from_secs(61)).await;
+    assert!(running.cell.current().is_ok());
+    sleep(Duration::from_secs(2)).await;
+    let reason = running.cell.current().unwrap_err();
+    assert_eq!(&*reason.detail, "HTTP 500");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cell_that_nothing_fills_is_told_at_once() {
     let running = run(&FakeSource::new(Service::Works));
     let orphan = TokenCell::new("orphan");
