@@ -31,7 +31,6 @@ pub struct VaultIdentity {
 
 /// A kind of Entra identity with everything that it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum IdentityKind {
     /// The identity of the Azure host that the process runs on.
     ManagedIdentity(HostIdentity),

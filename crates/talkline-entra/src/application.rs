@@ -11,13 +11,12 @@ use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
     ClientSecretCredential, ClientSecretCredentialOptions,
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde_json::Value;
 use talkline_auth::{FetchedToken, Secret, TokenError, TokenFuture, TokenSource};
 
 use crate::{
     Application, Environment, Network, Scope, SetupError,
     answer::Shape,
+    claims,
     diagnosis::{Asked, Client, Proof, Subject},
     fetch::Fetcher,
     file::{FileProblem, read},
@@ -165,25 +164,10 @@ impl WorkloadIdentity {
     async fn fetch_with(&self, assertion: Secret) -> Result<FetchedToken, TokenError> {
         let redactor = Redactor::new([assertion.clone()]);
         let proof = Proof::Federated {
-            claims: claims(&assertion).map(|claims| redactor.quote(&claims)),
+            claims: claims::federation(&assertion).map(|claims| redactor.quote(&claims)),
         };
         fetch_with_assertion(&self.fetcher, &self.application, proof, assertion).await
     }
-}
-
-/// Issuer, subject and audience of a JWT (RFC 7519, section 4.1), unverified: what somebody has to
-/// compare with the federated credential. They are no secret.
-fn claims(assertion: &Secret) -> Option<String> {
-    let payload = assertion.expose().split('.').nth(1)?;
-    let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
-    let claims: Value = serde_json::from_slice(&payload).ok()?;
-    let claim = |name| claims.get(name).unwrap_or(&Value::Null);
-    Some(format!(
-        "issuer {}, subject {}, audience {}",
-        claim("iss"),
-        claim("sub"),
-        claim("aud")
-    ))
 }
 
 /// Asks for a token with an assertion (RFC 7523, section 2.2).

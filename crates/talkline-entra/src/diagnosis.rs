@@ -87,7 +87,6 @@ impl Finding {
 pub(crate) struct Codes {
     pub(crate) unreachable: &'static str,
     pub(crate) tls: &'static str,
-    pub(crate) egress: &'static str,
     pub(crate) not_http: &'static str,
     pub(crate) not_json: &'static str,
     pub(crate) malformed: &'static str,
@@ -95,10 +94,12 @@ pub(crate) struct Codes {
     pub(crate) wanted: &'static str,
 }
 
+/// Only sources that the SDK sends for can go astray.
+const EGRESS: &str = "identity_egress_blocked";
+
 const IDENTITY: Codes = Codes {
     unreachable: "identity_unavailable",
     tls: "identity_tls",
-    egress: "identity_egress_blocked",
     not_http: "identity_not_http",
     not_json: "identity_not_json",
     malformed: "identity_malformed",
@@ -124,12 +125,12 @@ impl Codes {
         let unreached = |what: String| Finding::transient(self.unreachable, what);
         Ok(match failure {
             Failure::Egress { wanted } => Finding::permanent(
-                self.egress,
+                EGRESS,
                 format!("a request to {wanted} was refused, only {place} may be asked"),
             )
             .hint("the process environment differs from the one the settings were read from"),
             Failure::NotLocal => Finding::permanent(
-                self.egress,
+                EGRESS,
                 format!("the identity endpoint {place} is outside the private network"),
             )
             .hint("IDENTITY_ENDPOINT must name a loopback, link-local or private address"),

@@ -195,12 +195,12 @@ impl Selection {
             )?),
             Kind::AzureCli => Arc::new(AzureCli::new(
                 environment.tenant_id.as_deref(),
-                &scope,
+                scope,
                 environment,
             )?),
             Kind::AzureDeveloperCli => Arc::new(AzureDeveloperCli::new(
                 environment.tenant_id.as_deref(),
-                &scope,
+                scope,
                 environment,
             )?),
         })

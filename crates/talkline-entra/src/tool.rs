@@ -32,10 +32,10 @@ impl AzureCli {
     /// [`SetupError::Id`] for a tenant that is none.
     pub fn new(
         tenant_id: Option<&str>,
-        scope: &Scope,
+        scope: Scope,
         environment: &Environment,
     ) -> Result<Self, SetupError> {
-        Tool::new(&AZ, tenant_id, scope, environment).map(Self)
+        Tool::new(&AZ, tenant_id, &scope, environment).map(Self)
     }
 
     /// Replaces the 10 seconds that the program may take.
@@ -60,10 +60,10 @@ impl AzureDeveloperCli {
     /// [`SetupError::Id`] for a tenant that is none.
     pub fn new(
         tenant_id: Option<&str>,
-        scope: &Scope,
+        scope: Scope,
         environment: &Environment,
     ) -> Result<Self, SetupError> {
-        Tool::new(&AZD, tenant_id, scope, environment).map(Self)
+        Tool::new(&AZD, tenant_id, &scope, environment).map(Self)
     }
 
     /// Replaces the 10 seconds that the program may take.
@@ -93,6 +93,9 @@ impl TokenSource for AzureDeveloperCli {
     }
 }
 
+/// Finds token and expiry in what a tool printed.
+type Read = fn(&Map<String, Value>) -> Option<(&str, OffsetDateTime)>;
+
 /// What tells the tools apart.
 #[derive(Debug)]
 struct Dialect {
@@ -102,7 +105,7 @@ struct Dialect {
     tenant_argument: &'static str,
     install: &'static str,
     sign_in: &'static str,
-    read: fn(&Map<String, Value>) -> Option<(&str, OffsetDateTime)>,
+    read: Read,
 }
 
 /// <https://learn.microsoft.com/cli/azure/account#az-account-get-access-token>.

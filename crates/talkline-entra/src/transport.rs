@@ -72,7 +72,7 @@ pub(crate) enum Failure {
     /// No complete answer within [`Limits::exchange`](crate::Limits::exchange).
     Timeout(Duration),
     /// An answer with another status than success.
-    Status(Answer),
+    Status(Box<Answer>),
     /// A successful answer longer than [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
     TooLarge(usize),
     /// A successful answer that holds no usable token. Its body is not kept.
@@ -132,7 +132,7 @@ impl Exchange {
         }
         let answer = send(&self.network, &self.destination, self.head(request)?).await?;
         if !answer.status.is_success() {
-            return Err(Failure::Status(answer));
+            return Err(Failure::Status(Box::new(answer)));
         }
         if answer.truncated {
             return Err(Failure::TooLarge(self.network.limits.body_bytes_max));

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use azure_core::http::Url;
 use bytes::Bytes;
 use http::{HeaderValue, header};
 use http_body_util::Full;
@@ -20,7 +19,7 @@ use tracing::debug;
 pub use reference::VaultReference;
 
 use crate::{
-    Network, SetupError,
+    Network,
     redact::Redactor,
     transport::{Destination, Failure, Reach, send},
 };
@@ -45,25 +44,24 @@ pub struct KeyVault {
 impl KeyVault {
     /// Reads `reference` with tokens of `identity`, which must be for
     /// [`VaultReference::scope`]; sends nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`SetupError::VaultReference`], which a reference that was parsed does not lead to.
     pub fn new(
         reference: VaultReference,
         identity: Arc<dyn TokenSource>,
         network: Network,
-    ) -> Result<Self, SetupError> {
-        let destination = Url::parse(&reference.to_string())
-            .ok()
-            .and_then(|url| Destination::of(&url, Reach::Anywhere, false))
-            .ok_or(SetupError::VaultReference("its host is not a vault"))?;
-        Ok(Self {
+    ) -> Self {
+        let destination = Destination {
+            host: reference.host(),
+            port: 443,
+            tls: true,
+            reach: Reach::Anywhere,
+            takes_identity_header: false,
+        };
+        Self {
             reference,
             identity,
             network,
             destination,
-        })
+        }
     }
 
     /// Which secret is read.
@@ -123,7 +121,7 @@ impl KeyVault {
         .map_err(|error| Failure::Http(error.to_string()))?;
         let answer = send(&self.network, &self.destination, request).await?;
         if !answer.status.is_success() {
-            return Err(Failure::Status(answer));
+            return Err(Failure::Status(Box::new(answer)));
         }
         if answer.truncated {
             return Err(Failure::TooLarge(self.network.limits.body_bytes_max));

@@ -237,7 +237,7 @@ fn auto_chooses_by_the_environment() {
     );
     check_auto(
         &format!("{TOKEN_FILE} AZURE_CLIENT_SECRET=s IDENTITY_ENDPOINT=http://localhost/"),
-        "workload-identity: AZURE_FEDERATED_TOKEN_FILE is set",
+        "workload-identity: AZURE_FEDERATED_TOKEN_FILE is set; also set and not used: AZURE_CLIENT_SECRET, IDENTITY_ENDPOINT",
     );
     check_auto(
         "AZURE_CLIENT_SECRET=s",
@@ -254,12 +254,14 @@ fn auto_chooses_by_the_environment() {
     let scope = "https://cognitiveservices.azure.com/.default";
     check(
         azure("auth.kind = \"auto\"\n"),
-        &format!("ManagedIdentity(System): no variable speaks of another identity; {scope}"),
+        &format!(
+            "ManagedIdentity(System): no variable names an identity: taken for a virtual machine or an AKS node; {scope}"
+        ),
     );
     check(
         azure("auth.kind = \"auto\"\n").dev(),
         &format!(
-            "AzureCli {{ tenant_id: None }}: --dev is given and no variable speaks of another identity; {scope}"
+            "AzureCli {{ tenant_id: None }}: no variable names an identity, and --dev is given; {scope}"
         ),
     );
     // What it chose is incomplete: a problem, not another choice.
@@ -549,7 +551,7 @@ fn an_identity_opens_the_vault() {
     };
     assert_eq!(
         opened_by(azure(text)),
-        "managed-identity: no variable speaks of another identity"
+        "managed-identity: no variable names an identity: taken for a virtual machine or an AKS node"
     );
     assert_eq!(
         opened_by(azure(text).with(APPLICATION).with(TOKEN_FILE)),
@@ -557,7 +559,7 @@ fn an_identity_opens_the_vault() {
     );
     assert_eq!(
         opened_by(azure(text).dev()),
-        "azure-cli: --dev is given and no variable speaks of another identity"
+        "azure-cli: no variable names an identity, and --dev is given"
     );
     check_broken(
         azure(text).with(TOKEN_FILE),

@@ -5,6 +5,7 @@
 mod broken;
 mod confinement;
 mod endpoint;
+mod guides;
 mod identity;
 mod properties;
 mod reference;

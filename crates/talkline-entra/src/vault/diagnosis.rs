@@ -16,7 +16,6 @@ use crate::{
 const CODES: Codes = Codes {
     unreachable: "vault_unreachable",
     tls: "vault_tls",
-    egress: "vault_egress_blocked",
     not_http: "vault_not_http",
     not_json: "vault_not_json",
     malformed: "vault_malformed",

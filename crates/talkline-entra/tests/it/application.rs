@@ -53,7 +53,7 @@ impl Drop for Directory {
     }
 }
 
-fn workload_identity(file: &std::path::Path, network: Network) -> WorkloadIdentity {
+pub(crate) fn workload_identity(file: &std::path::Path, network: Network) -> WorkloadIdentity {
     let file = file.to_str().unwrap().to_owned();
     let environment = Environment::read(|name| {
         Some(match name {

@@ -12,7 +12,7 @@ use talkline_entra::Scope;
 use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter};
 
 use crate::{
-    application::{HOST, client_secret, network},
+    application::{HOST, client_secret, network, workload_identity},
     certificate::{Pair, client_assertion, field},
     child::{self, Child},
     fake::{Fake, Reply, TlsIdentity},
@@ -150,6 +150,32 @@ async fn an_assertion_and_its_key_stay_secret() {
             assert_absent(&everything, &[secret.rsplit('.').next().unwrap()]);
         }
     }
+}
+
+/// Whatever its form: this one does not look like a JSON web token.
+#[tokio::test]
+async fn a_federated_token_stays_secret() {
+    const ASSERTION: &str = "canary-federated-6f7e8d9c0b1a2f3e4d5c6b7";
+
+    let log = Log::default();
+    let _guard = log.listen();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, ASSERTION).unwrap();
+    let mut replies = replies(ASSERTION);
+    replies.push(Reply::Echo("400 Bad Request"));
+    for reply in replies {
+        let tls = TlsIdentity::new(HOST);
+        let fake = Fake::start_tls(reply, &tls).await;
+        let source = workload_identity(&file, network(&tls, &fake));
+        let result = source.fetch().await;
+        assert!(fake.only_request().contains(ASSERTION));
+        assert_absent(
+            &format!("{source:?} {}", shown(&result)),
+            &[ASSERTION, TOKEN],
+        );
+    }
+    assert_absent(&log.text(), &[ASSERTION, TOKEN]);
 }
 
 #[cfg(unix)]

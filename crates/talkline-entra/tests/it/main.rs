@@ -8,6 +8,7 @@ mod certificate;
 mod child;
 mod fake;
 mod managed_identity;
+mod readme;
 mod selection;
 #[cfg(unix)]
 mod tool;

@@ -174,6 +174,24 @@ async fn error_statuses() {
     )
     .await;
     check(
+        Reply::json("410 Gone", "{}"),
+        "transient",
+        "identity_updating 410: PLACE answered 410 Gone; hint: the identity service is being updated",
+    )
+    .await;
+    check(
+        Reply::json("403 Forbidden", r#"{"error":"denied"}"#),
+        "permanent",
+        "identity_refused 403: PLACE answered 403 Forbidden: denied",
+    )
+    .await;
+    check(
+        Reply::status("403 Forbidden", "text/html", "<html>Blocked</html>"),
+        "permanent",
+        "identity_not_json 403: PLACE answered 403 Forbidden with text/html, not JSON: <html>Blocked</html>; hint: this does not",
+    )
+    .await;
+    check(
         Reply::headers(
             "429 Too Many Requests",
             "Retry-After: 86400\r\nx-ms-request-id: r-1\r\n",

@@ -57,7 +57,7 @@ fn scope() -> Scope {
 }
 
 pub(crate) fn az(program: &Program) -> AzureCli {
-    AzureCli::new(None, &scope(), &program.environment()).unwrap()
+    AzureCli::new(None, scope(), &program.environment()).unwrap()
 }
 
 fn in_an_hour() -> u64 {
@@ -92,7 +92,7 @@ async fn az_gives_a_token() {
     assert_eq!(arguments(), expected);
 
     let environment = program.environment();
-    let source = AzureCli::new(Some("contoso.example"), &scope(), &environment).unwrap();
+    let source = AzureCli::new(Some("contoso.example"), scope(), &environment).unwrap();
     assert_token(&source).await;
     assert_eq!(
         arguments(),
@@ -108,7 +108,7 @@ async fn azd_gives_a_token() {
          echo '{\"token\":\"the-token\",\"expiresOn\":\"2100-01-01T00:00:00Z\"}'",
     );
     let environment = program.environment();
-    let source = AzureDeveloperCli::new(Some("contoso.example"), &scope(), &environment).unwrap();
+    let source = AzureDeveloperCli::new(Some("contoso.example"), scope(), &environment).unwrap();
     assert_eq!(source.name(), "azd");
     let token = source.fetch().await.unwrap();
     assert_eq!(token.secret.expose(), "the-token");
@@ -123,9 +123,9 @@ async fn azd_gives_a_token() {
 #[test]
 fn a_tenant_is_no_option() {
     let environment = environment("/");
-    let error = AzureCli::new(Some("--debug"), &scope(), &environment).unwrap_err();
+    let error = AzureCli::new(Some("--debug"), scope(), &environment).unwrap_err();
     assert!(matches!(error, SetupError::Id { .. }), "{error}");
-    let error = AzureDeveloperCli::new(Some("a b"), &scope(), &environment).unwrap_err();
+    let error = AzureDeveloperCli::new(Some("a b"), scope(), &environment).unwrap_err();
     assert!(matches!(error, SetupError::Id { .. }), "{error}");
 }
 
@@ -143,18 +143,21 @@ async fn failure(source: &dyn TokenSource) -> String {
 async fn a_tool_that_is_not_there() {
     let check = async |path: &str| {
         let environment = environment(path);
-        let az = AzureCli::new(None, &scope(), &environment).unwrap();
+        let az = AzureCli::new(None, scope(), &environment).unwrap();
         let missing = "permanent cli_missing: az is not on PATH; hint: install the Azure CLI (https://aka.ms/azure-cli), or put az on PATH";
         assert_eq!(failure(&az).await, missing, "{path}");
-        let azd = AzureDeveloperCli::new(None, &scope(), &environment).unwrap();
+        let azd = AzureDeveloperCli::new(None, scope(), &environment).unwrap();
         let missing = "permanent cli_missing: azd is not on PATH; hint: install";
         assert!(failure(&azd).await.starts_with(missing), "{path}");
     };
     check("").await;
     check("/nowhere").await;
-    // Relative directories are where somebody else's program may lie.
-    check(".:relative:").await;
     let program = Program::new("az", "");
+    // A relative directory is where somebody else's program may lie.
+    let depth = std::env::current_dir().unwrap().components().count();
+    let relative = "../".repeat(depth) + &program.path().to_str().unwrap()[1..];
+    assert!(Path::new(&relative).join("az").exists());
+    check(&format!(".:{relative}:")).await;
     let file = program.path().join("az");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     check(program.path().to_str().unwrap()).await;
@@ -194,7 +197,7 @@ async fn a_tool_that_fails() {
         "echo 'ERROR: not logged in, run `azd auth login` to login' >&2; exit 1",
     );
     let tenant = Some("contoso.example");
-    let source = AzureDeveloperCli::new(tenant, &scope(), &program.environment()).unwrap();
+    let source = AzureDeveloperCli::new(tenant, scope(), &program.environment()).unwrap();
     assert_eq!(
         failure(&source).await,
         "permanent cli_logged_out: azd failed (exit status: 1): ERROR: not logged in, run `azd auth login` to login; \

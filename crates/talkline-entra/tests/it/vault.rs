@@ -58,7 +58,6 @@ pub(crate) fn vault(token: &'static str, network: Network) -> KeyVault {
         Arc::new(Given(Secret::new(token))),
         network,
     )
-    .unwrap()
 }
 
 #[tokio::test]
@@ -85,8 +84,7 @@ async fn a_secret_is_read() {
     let body = r#"{"value":"v","attributes":{"enabled":false},"id":"https://x/../../a"}"#;
     fake.set_reply(Reply::json("200 OK", body));
     let identity = Arc::new(Given(Secret::new("t-1")));
-    let versioned =
-        KeyVault::new(reference(Some(VERSION)), identity, network(&tls, &fake)).unwrap();
+    let versioned = KeyVault::new(reference(Some(VERSION)), identity, network(&tls, &fake));
     assert!(versioned.reference().is_versioned());
     let secret = versioned.read().await.unwrap();
     assert_eq!(secret.value.expose(), "v");
@@ -107,7 +105,7 @@ async fn a_token_for_the_vault_is_fetched_and_sent() {
     let reference = reference(None);
     let entra_network = crate::application::network(&entra_tls, &entra);
     let identity = client_secret("s-1", entra_network, reference.scope());
-    let vault = KeyVault::new(reference, Arc::new(identity), network(&vault_tls, &fake)).unwrap();
+    let vault = KeyVault::new(reference, Arc::new(identity), network(&vault_tls, &fake));
     assert_eq!(vault.read().await.unwrap().value.expose(), "v");
     let asked = entra.only_request();
     assert!(asked.ends_with("&scope=https%3A%2F%2Fvault.azure.net%2F.default"));

@@ -56,6 +56,15 @@ fn settings_of(kind: &str) -> &'static [&'static str] {
     }
 }
 
+/// The variables by which `auto` chooses, the first that is set.
+const MARKERS: &[(&str, &str)] = &[
+    ("AZURE_FEDERATED_TOKEN_FILE", "workload-identity"),
+    ("AZURE_CLIENT_CERTIFICATE_PATH", "client-assertion"),
+    ("AZURE_CLIENT_SECRET", "client-secret"),
+    ("IDENTITY_ENDPOINT", "managed-identity"),
+    ("MSI_ENDPOINT", "managed-identity"),
+];
+
 /// Variables of the identity that a platform hands to a process, for settings that are left out.
 fn variable_of(setting: &str) -> Option<&'static str> {
     let path = format!("talk.realtime.providers.*.auth.{setting}");
@@ -222,31 +231,29 @@ impl<'a> Auth<'a, '_, '_> {
 
     /// Chooses a kind by what the environment holds, once; an error later never leads to another.
     fn auto(&self) -> (&'static str, String) {
-        let first_set = |names: &[&'static str]| {
-            names
-                .iter()
-                .find(|name| self.variable(name).is_some())
-                .copied()
-        };
-        let by_variable: [(&'static str, &[&'static str]); 4] = [
-            ("workload-identity", &["AZURE_FEDERATED_TOKEN_FILE"]),
-            ("client-secret", &["AZURE_CLIENT_SECRET"]),
-            ("client-assertion", &["AZURE_CLIENT_CERTIFICATE_PATH"]),
-            ("managed-identity", &["IDENTITY_ENDPOINT", "MSI_ENDPOINT"]),
-        ];
-        for (kind, names) in by_variable {
-            if let Some(name) = first_set(names) {
-                return (kind, format!("{name} is set"));
-            }
+        let mut set = MARKERS
+            .iter()
+            .filter(|(name, _)| self.variable(name).is_some());
+        if let Some((name, kind)) = set.next() {
+            let unused: Vec<&str> = set.map(|(name, _)| *name).collect();
+            let reason = match unused.as_slice() {
+                [] => format!("{name} is set"),
+                unused => format!(
+                    "{name} is set; also set and not used: {}",
+                    unused.join(", ")
+                ),
+            };
+            return (kind, reason);
         }
         match self.reader.inputs.developer_tools {
             DeveloperTools::Allowed => (
                 "azure-cli",
-                "--dev is given and no variable speaks of another identity".to_owned(),
+                "no variable names an identity, and --dev is given".to_owned(),
             ),
             DeveloperTools::Refused => (
                 "managed-identity",
-                "no variable speaks of another identity".to_owned(),
+                "no variable names an identity: taken for a virtual machine or an AKS node"
+                    .to_owned(),
             ),
         }
     }
