@@ -12,6 +12,7 @@
 mod admission;
 mod command_line;
 mod kit;
+mod recording;
 mod refusals;
 mod shutdown;
 mod trap;
