@@ -193,12 +193,13 @@ impl Identity {
                 let failures = state.failures();
                 let permanent = failure.permanent;
                 let serving = token.is_ok();
-                let detail = &failure.detail;
+                let (code, detail) = (failure.code, &failure.detail);
+                let hint = failure.hint.as_deref();
                 // The first at once, the thousandth not again.
                 if failures.is_power_of_two() {
-                    warn!(source, %detail, permanent, failures, serving, "no token");
+                    warn!(source, code, %detail, hint, permanent, failures, serving, "no token");
                 } else {
-                    debug!(source, %detail, permanent, failures, serving, "no token");
+                    debug!(source, code, %detail, hint, permanent, failures, serving, "no token");
                 }
             }
             (None, Err(_)) => {}

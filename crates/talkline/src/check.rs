@@ -73,10 +73,11 @@ fn summary(config: &Config) -> String {
     }
     for identity in &config.identities {
         text.push_str(&format!(
-            "  {}: signs in with {} ({}); no token was asked for\n",
+            "  {}: signs in with {} ({}) for {}; no token was asked for\n",
             identity.provider,
             identity.kind.as_str(),
-            identity.reason
+            identity.reason,
+            identity.scope
         ));
     }
     for (provider, reference) in in_key_vault(config) {

@@ -2,14 +2,14 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use talkline_auth::{KeyCell, TokenCell, TokenSource};
+use talkline_auth::{KeyCell, KeyFiles, TokenCell, TokenSource};
 use talkline_config::{Config, HostIdentity, IdentityKind, KeyPlace, WatchedKey};
 use talkline_entra::{
     Application, Authority, AzureCli, AzureDeveloperCli, CertificateFiles, ClientAssertion,
     ClientSecret, Environment, Identity, ManagedIdentity, Network, Scope, SetupError,
     WorkloadIdentity,
 };
-use talkline_gateway::{KeyFiles, ResolveOverride, tls};
+use talkline_gateway::{ResolveOverride, tls};
 use tracing::{info, warn};
 
 use crate::{exit::Exit, vault::VaultKeys};
@@ -108,11 +108,11 @@ pub(crate) fn source(
         }
         IdentityKind::AzureDeveloperCli { tenant_id } => Arc::new(AzureDeveloperCli::new(
             tenant_id.as_deref(),
-            &scope,
+            scope,
             environment,
         )?),
         IdentityKind::AzureCli { tenant_id } => {
-            Arc::new(AzureCli::new(tenant_id.as_deref(), &scope, environment)?)
+            Arc::new(AzureCli::new(tenant_id.as_deref(), scope, environment)?)
         }
     })
 }

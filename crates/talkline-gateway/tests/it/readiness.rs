@@ -11,7 +11,7 @@ use std::{
 };
 
 use talkline_auth::{FetchedToken, Secret, TokenCell, TokenError, TokenFuture, TokenSource};
-use talkline_config::{Config, Format, Inputs, SourceFile};
+use talkline_config::{Config, DeveloperTools, Format, Inputs, SourceFile};
 use talkline_gateway::{Gateway, Options};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -73,6 +73,7 @@ fn config() -> Config {
         files: &[file],
         variables: &variables,
         flags: &[],
+        developer_tools: DeveloperTools::Refused,
         read_secret_file: &|_| Err("there are no files".into()),
     });
     resolved.expect("the test's configuration is sound").config
