@@ -33,19 +33,26 @@ const REREAD_MAX: Duration = Duration::from_secs(2);
 /// Sessions that can wait for the same reading.
 const REQUESTS_MAX: usize = 64;
 
-/// The rotating keys whose files are watched.
+/// Asks whoever keeps a key fresh, in a place that is no file, to read it again. The sender that is
+/// sent along is used or dropped when that is done.
+pub type KeyReader = mpsc::Sender<oneshot::Sender<()>>;
+
+/// The rotating keys, and whom to ask for newer ones.
 #[derive(Clone)]
 pub(crate) struct Keys(Arc<[Watched]>);
 
 struct Watched {
     cell: KeyCell,
-    reread: mpsc::Sender<oneshot::Sender<()>>,
-    /// Taken when the watcher is started.
+    reread: KeyReader,
+    /// Of files; taken when it is started.
     watcher: Mutex<Option<Watcher>>,
 }
 
 impl Keys {
-    pub(crate) fn new(watched: Vec<(KeyCell, KeyFiles)>) -> Self {
+    pub(crate) fn new(
+        watched: Vec<(KeyCell, KeyFiles)>,
+        readers: Vec<(KeyCell, KeyReader)>,
+    ) -> Self {
         let watch = |(cell, files)| {
             let (reread, requests) = mpsc::channel(REQUESTS_MAX);
             let watcher = Watcher::new(KeyCell::clone(&cell), files, requests);
@@ -55,7 +62,13 @@ impl Keys {
                 watcher: Mutex::new(Some(watcher)),
             }
         };
-        Self(watched.into_iter().map(watch).collect())
+        let files = watched.into_iter().map(watch);
+        let others = readers.into_iter().map(|(cell, reread)| Watched {
+            cell,
+            reread,
+            watcher: Mutex::new(None),
+        });
+        Self(files.chain(others).collect())
     }
 
     /// Starts the watcher of each pair of files on `tasks`.
@@ -71,7 +84,7 @@ impl Keys {
         }
     }
 
-    /// The upstream said that `refused` is no key of it: reads the files again, then turns to the
+    /// The upstream said that `refused` is no key of it: has the keys read again, then turns to the
     /// other key. Says whether there is a key that was not refused.
     ///
     /// # Cancel safety
@@ -81,17 +94,17 @@ impl Keys {
         if !cell.is_live(refused) {
             return true;
         }
-        if let Some(watched) = self.0.iter().find(|watched| watched.cell.is_same(cell)) {
-            let (done, read) = oneshot::channel();
-            let reread = async {
+        let reread = async {
+            for watched in self.0.iter().filter(|watched| watched.cell.is_same(cell)) {
+                let (done, read) = oneshot::channel();
                 if watched.reread.send(done).await.is_ok() {
-                    // An error means that the gateway is going away.
+                    // An error means that nothing was read.
                     let _ = read.await;
                 }
-            };
-            // A file system that hangs does not keep the other key from being tried.
-            let _ = timeout(REREAD_MAX, reread).await;
-        }
+            }
+        };
+        // A file system or a vault that hangs does not keep the other key from being tried.
+        let _ = timeout(REREAD_MAX, reread).await;
         let before = cell.live();
         let replaced = cell.switch_from(refused);
         let live = cell.live();

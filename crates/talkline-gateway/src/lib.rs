@@ -34,6 +34,7 @@ pub mod tls;
 mod tokens;
 
 pub use dial::ResolveOverride;
+pub use keys::KeyReader;
 pub use server::{Gateway, Options, StartError};
 
 #[cfg(doctest)]

@@ -26,7 +26,7 @@ use crate::{
     connection::{self, Lifecycle},
     dial::{DialTimeouts, Dialer, ResolveOverride},
     head::HeadLimits,
-    keys::Keys,
+    keys::{KeyReader, Keys},
     reach::Reach,
     tls::{self, TlsError},
     tokens::Tokens,
@@ -52,6 +52,8 @@ pub struct Options {
     pub token_sources: Vec<(TokenCell, Arc<dyn TokenSource>)>,
     /// For each [`KeyCell`] of the configuration, the files that its keys were read from.
     pub watched_keys: Vec<(KeyCell, KeyFiles)>,
+    /// Whom to ask for a newer key when an upstream refuses one that does not come from a file.
+    pub key_readers: Vec<(KeyCell, KeyReader)>,
 }
 
 /// Why a gateway cannot start.
@@ -143,7 +145,7 @@ impl Gateway {
             reach: Reach {
                 dialer: Dialer::new(tls::client_config()?, timeouts, options.resolve),
                 tokens,
-                keys: Keys::new(options.watched_keys),
+                keys: Keys::new(options.watched_keys, options.key_readers),
                 token_wait_max: limits.upgrade_timeout,
             },
             sessions: Arc::new(Semaphore::new(limits.sessions_max)),

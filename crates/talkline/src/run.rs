@@ -46,6 +46,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         resolve: arguments.resolve.clone(),
         token_sources: credentials.token_sources,
         watched_keys: credentials.watched_keys,
+        key_readers: credentials.vault.readers(),
     };
 
     runtime()?.block_on(async {

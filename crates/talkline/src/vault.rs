@@ -8,9 +8,11 @@ use std::{
 use talkline_auth::{KeyCell, KeySlot, Secret, TokenSource, parse_key};
 use talkline_config::{Config, KeyPlace, KeyVaultReference, VaultIdentity, WatchedKey};
 use talkline_entra::{Environment, KeyVault, Network, Scope, VaultReference};
+use talkline_gateway::KeyReader;
 use tokio::{
+    sync::{mpsc, oneshot},
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{info, warn};
 
@@ -26,6 +28,10 @@ const INTERVAL: Duration = Duration::from_secs(600);
 const INTERVAL_AFTER_FAILURE: Duration = Duration::from_secs(60);
 /// How long the start waits for a vault that may come back by itself.
 const FIRST_READING_MAX: Duration = Duration::from_secs(30);
+/// Between two readings that refused sessions ask for.
+const DEMANDED_INTERVAL: Duration = Duration::from_secs(30);
+/// Sessions that can wait for the same reading.
+const REQUESTS_MAX: usize = 64;
 /// Doubled after each failure.
 const FIRST_READING_PAUSE: Duration = Duration::from_secs(1);
 /// A secret that expires within this time is worth a word.
@@ -41,6 +47,9 @@ struct VaultKey {
     vault: KeyVault,
     /// Whether there is nothing more to read: a version never changes.
     is_final: bool,
+    /// Sessions whose key was refused wait here for another reading.
+    requests: mpsc::Receiver<oneshot::Sender<()>>,
+    ask: KeyReader,
 }
 
 impl VaultKeys {
@@ -96,6 +105,12 @@ impl VaultKeys {
         Ok(())
     }
 
+    /// Whom the gateway asks when an upstream refuses one of these keys.
+    pub(crate) fn readers(&self) -> Vec<(KeyCell, KeyReader)> {
+        let reader = |key: &VaultKey| (key.cell.clone(), key.ask.clone());
+        self.0.iter().map(reader).collect()
+    }
+
     /// Reads keys again that may change, until the set is dropped.
     pub(crate) fn watch(self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
@@ -117,12 +132,15 @@ impl VaultKey {
         let reference = VaultReference::parse(&reference.to_string())
             .map_err(|error| refusal("Key Vault", &error))?;
         let vault = KeyVault::new(reference, source, network.clone());
+        let (ask, requests) = mpsc::channel(REQUESTS_MAX);
         Ok(Self {
             provider: key.provider.clone(),
             cell: key.cell.clone(),
             slot,
             vault,
             is_final: false,
+            requests,
+            ask,
         })
     }
 
@@ -196,10 +214,21 @@ impl VaultKey {
     }
 
     async fn watch(mut self) {
-        let mut pause = INTERVAL;
+        let mut next = Instant::now() + jittered(INTERVAL);
+        let mut demanded: Option<Instant> = None;
         while !self.is_final {
-            sleep(jittered(pause)).await;
-            pause = match self.read().await {
+            let mut waiting = Vec::new();
+            tokio::select! {
+                () = sleep_until(next) => {}
+                _ = self.requests.recv_many(&mut waiting, REQUESTS_MAX) => {
+                    // Sessions that are refused one after another do not become readings.
+                    if demanded.is_some_and(|last| last.elapsed() < DEMANDED_INTERVAL) {
+                        continue;
+                    }
+                    demanded = Some(Instant::now());
+                }
+            }
+            let pause = match self.read().await {
                 Ok(()) => INTERVAL,
                 Err(failure) => {
                     failure.log(&self, "a key cannot be read; the last good one stays");
@@ -209,6 +238,11 @@ impl VaultKey {
                     }
                 }
             };
+            next = Instant::now() + jittered(pause);
+            for done in waiting {
+                // Whoever asked may be gone.
+                let _ = done.send(());
+            }
         }
     }
 }
