@@ -206,6 +206,8 @@ fn search<'a>(content: &[u8], needles: &'a [Needle]) -> impl Iterator<Item = &'a
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+
     use super::*;
 
     const CANARY: &str = "CANARY-TEST-0123456789abcdef0123456789ab";

@@ -272,6 +272,7 @@ fn a_missing_token_is_told_without_the_services_words() {
             source_name: "managed-identity",
             detail: "tenant 7f3a is unknown".into(),
             permanent,
+            ..TokenError::new("managed-identity", "identity_unavailable", "no answer")
         });
         let got = format!(
             "{} {} {}",

@@ -34,7 +34,7 @@ impl Rig {
 
     fn watch(directory: TempDir, files: KeyFiles, primary: &str, secondary: Option<&str>) -> Self {
         let cell = KeyCell::new(Secret::new(primary), secondary.map(Secret::new));
-        let keys = Keys::new(vec![(cell.clone(), files)]);
+        let keys = Keys::new(vec![(cell.clone(), files)], Vec::new());
         let mut tasks = JoinSet::new();
         keys.drive(&mut tasks);
         Self {
@@ -180,7 +180,7 @@ async fn a_refused_key_without_another_is_the_end() {
     assert!(!rig.keys.replaced(&rig.cell, &refused).await);
     assert_eq!(rig.live(), "key-one");
     // Keys without files have at least each other.
-    let keys = Keys::new(Vec::new());
+    let keys = Keys::new(Vec::new(), Vec::new());
     let pair = KeyCell::new(Secret::new("a"), Some(Secret::new("b")));
     assert!(keys.replaced(&pair, &pair.live()).await);
     assert_eq!(pair.live().slot(), KeySlot::Secondary);

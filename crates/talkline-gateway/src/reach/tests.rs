@@ -114,7 +114,7 @@ fn entra(source: &Arc<FakeSource>, dialer: &Arc<FakeUpstream>) -> EntraRig {
         reach: Reach {
             dialer: Arc::clone(dialer),
             tokens: running.tokens.clone(),
-            keys: Keys::new(Vec::new()),
+            keys: Keys::new(Vec::new(), Vec::new()),
             token_wait_max: Duration::from_secs(10),
         },
         upstream: azure(|origin| Credential::entra(origin, running.cell.clone())),
@@ -250,7 +250,7 @@ async fn a_renewed_token_goes_over_the_wire() {
     let reach = Reach {
         dialer: Dialer::new(tls::client_config().unwrap(), timeouts, Vec::new()),
         tokens: running.tokens.clone(),
-        keys: Keys::new(Vec::new()),
+        keys: Keys::new(Vec::new(), Vec::new()),
         token_wait_max: 5 * second,
     };
     let origin = Origin::parse(&url, &OriginRules::default()).unwrap();
@@ -291,7 +291,7 @@ async fn a_refused_key_gives_way_to_the_other_and_that_is_remembered() {
     let cell = KeyCell::new(Secret::new("key-1"), Some(Secret::new("key-2")));
     let target = azure(|origin| Credential::rotating_key(origin, cell.clone()));
     let upstream = FakeUpstream::new(&["key-2"], KEY_INVALID);
-    let reach = keyed(&upstream, Keys::new(Vec::new()));
+    let reach = keyed(&upstream, Keys::new(Vec::new(), Vec::new()));
     assert_eq!(open(&reach, &target).await, "key-2");
     assert_eq!(upstream.take_seen(), "key-1 key-2");
     assert_eq!(open(&reach, &target).await, "key-2");
@@ -306,7 +306,7 @@ async fn a_refused_key_gives_way_to_the_other_and_that_is_remembered() {
 async fn a_static_key_is_tried_once() {
     let target = azure(|origin| Credential::api_key(origin, Secret::new("key-1")));
     let upstream = FakeUpstream::new(&[], KEY_INVALID);
-    let reach = keyed(&upstream, Keys::new(Vec::new()));
+    let reach = keyed(&upstream, Keys::new(Vec::new(), Vec::new()));
     assert_eq!(open(&reach, &target).await, "azure_key_invalid");
     assert_eq!(upstream.take_seen(), "key-1");
 }
@@ -320,7 +320,7 @@ async fn keys_of_other_providers_rotate_as_well() {
         model: None,
     });
     let upstream = FakeUpstream::new(&["sk-2"], OPENAI_INVALID);
-    let reach = keyed(&upstream, Keys::new(Vec::new()));
+    let reach = keyed(&upstream, Keys::new(Vec::new(), Vec::new()));
     assert_eq!(open(&reach, &target).await, "sk-2");
 }
 
@@ -335,7 +335,7 @@ async fn check_rotation(secondary: Option<&str>) -> usize {
         primary: Some(path.clone()),
         secondary: None,
     };
-    let keys = Keys::new(vec![(cell.clone(), files)]);
+    let keys = Keys::new(vec![(cell.clone(), files)], Vec::new());
     let mut watchers = JoinSet::new();
     keys.drive(&mut watchers);
     let accepted = |first| {
