@@ -1,6 +1,7 @@
 //! What the tests share: the processes, a raw client, a listener that must stay unused.
 
 use std::{
+    io::Write as _,
     path::Path,
     process::{ExitStatus, Stdio},
     sync::{
@@ -24,11 +25,13 @@ use tokio::{
     time::timeout,
 };
 
+use crate::recording;
+
 /// Long enough for a loaded machine; nothing waits this long unless it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-pub const CLIENT_KEY: &str = "CANARY-CLIENT-KEY-31d0";
-pub const AZURE_KEY: &str = "CANARY-AZURE-KEY-77aa";
+pub const CLIENT_KEY: &str = "CANARY-CLIENT-KEY-31d0-b7e1f09a44c2d5886";
+pub const AZURE_KEY: &str = "CANARY-AZURE-KEY-77aa-0c9d3e5b8812f46a73";
 pub const DEPLOYMENT: &str = "gpt-realtime";
 
 /// A simulator that answers without the pauses of real speech.
@@ -92,6 +95,8 @@ pub async fn ended(mut command: Command) -> Ended {
         .await
         .expect("it ends")
         .expect("it starts");
+    recording::keep("stdout", &output.stdout);
+    recording::keep("stderr", &output.stderr);
     Ended {
         status: output.status,
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -105,6 +110,8 @@ pub struct Relay {
     log: JoinHandle<String>,
     /// `ws://127.0.0.1:PORT` or `wss://…`.
     pub url: String,
+    /// `IP:PORT` of the relay's own listener, whatever stands in front of it.
+    pub listener: String,
     pub home: TempDir,
 }
 
@@ -124,8 +131,9 @@ impl Relay {
     ) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(home.path().join("talkline.toml"), configuration).expect("a file");
+        let level = if recording::is_on() { "trace" } else { "info" };
         let mut child = talkline(home.path())
-            .args(["run", "--log-format", "json"])
+            .args(["run", "--log-format", "json", "--log-level", level])
             .args(arguments)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
@@ -133,10 +141,18 @@ impl Relay {
             .spawn()
             .expect("the binary starts");
         let mut stderr = child.stderr.take().expect("stderr is piped");
+        let mut kept = recording::file("log");
         let log = tokio::spawn(async move {
-            let mut text = String::new();
-            let _ = stderr.read_to_string(&mut text).await;
-            text
+            let mut text = Vec::new();
+            let mut buffer = vec![0; 16 * 1024];
+            while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+                text.extend_from_slice(&buffer[..read]);
+                if let Some(file) = &mut kept {
+                    file.write_all(&buffer[..read])
+                        .expect("the recording is written");
+                }
+            }
+            String::from_utf8_lossy(&text).into_owned()
         });
         let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let first = timeout(PATIENCE, lines.next_line())
@@ -150,11 +166,17 @@ impl Relay {
         };
         let url = line
             .strip_prefix("listening on ")
-            .expect("it says where it listens")
-            .to_owned();
+            .expect("it says where it listens");
+        let (scheme, listener) = url.split_once("://").expect("a URL");
+        let url = if recording::is_on() {
+            format!("{scheme}://{}", recording::tee(listener.to_owned()).await)
+        } else {
+            url.to_owned()
+        };
         Self {
             child,
             log,
+            listener: listener.to_owned(),
             url,
             home,
         }

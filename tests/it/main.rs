@@ -11,7 +11,9 @@
 
 mod admission;
 mod command_line;
+mod identity;
 mod kit;
+mod recording;
 mod refusals;
 mod shutdown;
 mod trap;

@@ -6,13 +6,13 @@ use crate::kit::{
     AZURE_KEY, CLIENT_KEY, RawSession, Relay, Trap, azure, azure_deployment, simulator,
 };
 
-const AUTHORIZED: &str =
-    "Authorization: Bearer CANARY-CLIENT-KEY-31d0\r\nSec-WebSocket-Protocol: realtime\r\n";
+fn authorized() -> String {
+    format!("Authorization: Bearer {CLIENT_KEY}\r\nSec-WebSocket-Protocol: realtime\r\n")
+}
 
 /// Opens a session and returns the error event, the close code and the reason.
 async fn refusal(relay: &Relay, target: &str) -> (Value, u16, String) {
-    assert!(AUTHORIZED.contains(CLIENT_KEY));
-    let mut session = RawSession::open(relay.authority(), target, AUTHORIZED).await;
+    let mut session = RawSession::open(relay.authority(), target, &authorized()).await;
     assert!(
         session.head.starts_with("HTTP/1.1 101 "),
         "{}",
@@ -192,7 +192,7 @@ async fn azure_failures_never_lead_to_openai() {
         let variables = [("OPENAI_API_KEY", "sk-CANARY-openai")];
         let relay =
             Relay::start_env(&configuration, &["--resolve", &trap.resolve()], &variables).await;
-        let mut session = RawSession::open(relay.authority(), "/v1/realtime", AUTHORIZED).await;
+        let mut session = RawSession::open(relay.authority(), "/v1/realtime", &authorized()).await;
         while session.frame().await.is_some_and(|frame| frame.opcode != 8) {}
         assert_eq!(sim.requests().len(), 1, "{deployment}");
         assert!(
@@ -208,7 +208,7 @@ async fn azure_failures_never_lead_to_openai() {
 async fn impaired(deployment: &str, responses: usize) -> (Vec<Value>, Vec<Value>) {
     let sim = simulator().await;
     let relay = Relay::start(&azure_deployment(&sim.base_url(), deployment)).await;
-    let mut session = RawSession::open(relay.authority(), "/v1/realtime", AUTHORIZED).await;
+    let mut session = RawSession::open(relay.authority(), "/v1/realtime", &authorized()).await;
     let mut seen = Vec::new();
     let mut asked = 0;
     loop {

@@ -84,7 +84,10 @@ async fn nobody_is_let_in_while_draining() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     relay.signal("-TERM");
     // The listener goes at once; until the system has taken it down, a connection may still be queued.
-    while tokio::net::TcpStream::connect(&authority).await.is_ok() {
+    while tokio::net::TcpStream::connect(&relay.listener)
+        .await
+        .is_ok()
+    {
         tokio::task::yield_now().await;
     }
     session.send(8, &1000_u16.to_be_bytes()).await;

@@ -2,7 +2,7 @@
 
 use tokio::time::timeout;
 
-use crate::kit::{PATIENCE, RawSession, Relay, Trap, ended, talkline};
+use crate::kit::{CLIENT_KEY, PATIENCE, RawSession, Relay, Trap, ended, talkline};
 
 /// Each is Azure by intent and broken in one way; `key` is what the message has to name.
 const BROKEN: &[(&str, &str, &str)] = &[
@@ -196,10 +196,10 @@ async fn the_trap_does_catch() {
     )
     .await;
     // The trap says nothing, so the TLS handshake hangs; one caught connection is all that is asked.
-    let headers = "Authorization: Bearer CANARY-CLIENT-KEY-31d0\r\n";
+    let headers = format!("Authorization: Bearer {CLIENT_KEY}\r\n");
     let opening = tokio::spawn({
         let authority = relay.authority().to_owned();
-        async move { RawSession::open(&authority, "/v1/realtime?model=gpt-realtime", headers).await }
+        async move { RawSession::open(&authority, "/v1/realtime?model=gpt-realtime", &headers).await }
     });
     timeout(PATIENCE, async {
         while trap.caught() == 0 {

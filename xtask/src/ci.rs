@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::report::Tally;
 use crate::test::{Suites, Verdict};
 use crate::workspace::Workspace;
-use crate::{process, provision, test, tidy};
+use crate::{canary, process, provision, test, tidy};
 
 /// What a failed step means for the ones after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     ("rustdoc", rustdoc),
     ("each crate alone", each_crate_alone),
     ("test", tests),
+    ("canary", |workspace, _| canary::run(workspace)),
 ];
 
 /// Runs the steps, then prints a table of them and the count of the tests.

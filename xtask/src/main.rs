@@ -10,6 +10,7 @@
     reason = "a command-line tool talks to its user on these"
 )]
 
+mod canary;
 mod ci;
 mod process;
 mod provision;
@@ -31,6 +32,7 @@ usage: cargo xtask <command>
 
   ci [--fail-fast]      everything that must hold before a change lands
   test [--rust|--sdk]   every test; the last line is `N passed, N failed, N skipped`
+  canary                secrets searched for in all that the processes let out
   tidy                  the rules of the house: layers, manifests, links, lock files
 ";
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         ["test"] => run(|workspace| test::run(workspace, Suites::All)),
         ["test", "--rust"] => run(|workspace| test::run(workspace, Suites::Rust)),
         ["test", "--sdk"] => run(|workspace| test::run(workspace, Suites::Sdk)),
+        ["canary"] => run(canary::run),
         ["tidy"] => run(tidy::run),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");

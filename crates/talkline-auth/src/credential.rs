@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{Azure, Custom, Origin, Provider, Scheme, Secret, origin::OpenAi};
+use crate::{
+    Azure, Bearer, Custom, KeyCell, LiveKey, Origin, Provider, Scheme, Secret, TokenCell,
+    TokenError, origin::OpenAi,
+};
 
 /// A credential of provider `P` together with the only origin it may be sent to.
 ///
@@ -24,6 +27,20 @@ use crate::{Azure, Custom, Origin, Provider, Scheme, Secret, origin::OpenAi};
 /// ```
 ///
 /// ```compile_fail
+/// # use talkline_auth::{Credential, OpenAi, Origin, TokenCell};
+/// // An Entra token is for Azure alone …
+/// fn misuse(origin: Origin<OpenAi>, token: TokenCell) { Credential::<OpenAi>::entra(origin, token); }
+/// ```
+///
+/// ```compile_fail
+/// # use talkline_auth::{Azure, Credential, Custom, KeyCell, Origin};
+/// // … and a key that rotates is bound to its origin like one that does not.
+/// fn misuse(origin: Origin<Custom>, keys: KeyCell) -> Credential<Azure> {
+///     Credential::rotating_key(origin, keys)
+/// }
+/// ```
+///
+/// ```compile_fail
 /// # use talkline_auth::{Azure, Credential, Origin};
 /// // Azure is never dialled without a credential.
 /// fn misuse(origin: Origin<Azure>) -> Credential<Azure> { Credential::none(origin) }
@@ -37,7 +54,8 @@ pub struct Credential<P> {
 #[derive(Clone)]
 enum Material {
     ApiKey(Secret),
-    Bearer(Secret),
+    RotatingKey(KeyCell),
+    Entra(TokenCell),
     None,
 }
 
@@ -53,17 +71,41 @@ impl<P: Provider> Credential<P> {
         }
     }
 
+    /// An API key that may be replaced while the relay runs; sent like a static one.
+    pub fn rotating_key(origin: Origin<P>, keys: KeyCell) -> Self {
+        Self {
+            origin: Arc::new(origin),
+            material: Material::RotatingKey(keys),
+        }
+    }
+
     /// The origin that this credential belongs to.
     pub fn origin(&self) -> &Origin<P> {
         &self.origin
     }
 
-    /// What kind of credential it is, for logs.
+    /// What kind of credential it is, for logs: `api-key`, `none`, or the name of the token source.
     pub fn kind(&self) -> &'static str {
-        match self.material {
-            Material::ApiKey(_) => "api-key",
-            Material::Bearer(_) => "bearer",
+        match &self.material {
+            Material::ApiKey(_) | Material::RotatingKey(_) => "api-key",
+            Material::Entra(token) => token.source_name(),
             Material::None => "none",
+        }
+    }
+
+    /// Where its tokens are found, when it is an Entra credential.
+    pub fn token_cell(&self) -> Option<&TokenCell> {
+        match &self.material {
+            Material::Entra(cell) => Some(cell),
+            Material::ApiKey(_) | Material::RotatingKey(_) | Material::None => None,
+        }
+    }
+
+    /// Where its keys are found, when they rotate.
+    pub fn key_cell(&self) -> Option<&KeyCell> {
+        match &self.material {
+            Material::RotatingKey(cell) => Some(cell),
+            Material::ApiKey(_) | Material::Entra(_) | Material::None => None,
         }
     }
 
@@ -71,30 +113,34 @@ impl<P: Provider> Credential<P> {
     ///
     /// # Errors
     ///
-    /// [`SealError`] when `path_and_query` is not in origin form (RFC 9112 section 3.2.1): it must
-    /// start with one `/` and hold visible ASCII only, without `#`, so that it can neither name
-    /// another host nor add a header line.
+    /// [`SealError::NotOriginForm`] when `path_and_query` is not in origin form (RFC 9112 section
+    /// 3.2.1): it must start with one `/` and hold visible ASCII only, without `#`, so that it can
+    /// neither name another host nor add a header line.
+    ///
+    /// [`SealError::NoToken`] when the credential is an Entra identity without a usable token.
     pub fn seal(&self, path_and_query: &str) -> Result<Sealed, SealError> {
         let legal = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\' | b'"');
         let origin_form = path_and_query.starts_with('/') && !path_and_query.starts_with("//");
         if !origin_form || !path_and_query.bytes().all(legal) {
-            return Err(SealError);
+            return Err(SealError::NotOriginForm);
         }
-        let authentication = match &self.material {
-            Material::ApiKey(key) => Some((
-                P::KEY_HEADER,
-                Secret::new(format!("{}{}", P::KEY_PREFIX, key.expose())),
-            )),
-            Material::Bearer(token) => Some((
-                "authorization",
-                Secret::new(format!("Bearer {}", token.expose())),
-            )),
-            Material::None => None,
+        let presented = match &self.material {
+            Material::ApiKey(key) => Presented::Key(key.clone()),
+            Material::RotatingKey(keys) => Presented::RotatingKey(keys.live()),
+            Material::Entra(token) => Presented::Token(token.current()?),
+            Material::None => Presented::Nothing,
         };
-        let secret = match &self.material {
-            Material::ApiKey(secret) | Material::Bearer(secret) => Some(secret.clone()),
-            Material::None => None,
+        let header = match &presented {
+            Presented::Key(_) | Presented::RotatingKey(_) => Some((P::KEY_HEADER, P::KEY_PREFIX)),
+            Presented::Token(_) => Some(("authorization", "Bearer ")),
+            Presented::Nothing => None,
         };
+        let authentication = header
+            .zip(presented.secret())
+            .map(|((name, prefix), secret)| {
+                // Of the exact size: nothing is copied, and left behind, when it becomes a secret.
+                (name, Secret::new([prefix, secret.expose()].concat()))
+            });
         Ok(Sealed {
             provider: P::NAME,
             scheme: self.origin.scheme(),
@@ -103,17 +149,17 @@ impl<P: Provider> Credential<P> {
             authority: self.origin.authority(),
             path_and_query: path_and_query.to_owned(),
             authentication,
-            secret,
+            presented,
         })
     }
 }
 
 impl Credential<Azure> {
-    /// A Microsoft Entra ID access token, sent as `Authorization: Bearer`.
-    pub fn entra_token(origin: Origin<Azure>, token: Secret) -> Self {
+    /// A Microsoft Entra ID identity, whose access token is sent as `Authorization: Bearer`.
+    pub fn entra(origin: Origin<Azure>, token: TokenCell) -> Self {
         Self {
             origin: Arc::new(origin),
-            material: Material::Bearer(token),
+            material: Material::Entra(token),
         }
     }
 }
@@ -149,10 +195,41 @@ impl<P: Provider> fmt::Debug for Credential<P> {
     }
 }
 
-/// The path given to [`Credential::seal`] is not in origin form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the path is not in origin form")]
-pub struct SealError;
+/// Why [`Credential::seal`] gives no target.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The path is not in origin form.
+    #[error("the path is not in origin form")]
+    NotOriginForm,
+    /// The identity has no usable token.
+    #[error(transparent)]
+    NoToken(#[from] TokenError),
+}
+
+/// What a sealed target presents, so that a refusal can be brought home to the right token or key.
+#[derive(Clone, Debug)]
+pub enum Presented {
+    /// No credential.
+    Nothing,
+    /// A key that never changes.
+    Key(Secret),
+    /// A key that may be replaced.
+    RotatingKey(LiveKey),
+    /// An Entra token.
+    Token(Bearer),
+}
+
+impl Presented {
+    fn secret(&self) -> Option<&Secret> {
+        match self {
+            Presented::Nothing => None,
+            Presented::Key(key) => Some(key),
+            Presented::RotatingKey(key) => Some(key.secret()),
+            Presented::Token(token) => Some(token.secret()),
+        }
+    }
+}
 
 /// Where to dial and what to present there, as one value.
 ///
@@ -166,7 +243,7 @@ pub struct Sealed {
     authority: String,
     path_and_query: String,
     authentication: Option<(&'static str, Secret)>,
-    secret: Option<Secret>,
+    presented: Presented,
 }
 
 impl Sealed {
@@ -207,9 +284,14 @@ impl Sealed {
             .map(|(name, value)| (*name, value))
     }
 
+    /// Which key or token the header was made of.
+    pub fn presented(&self) -> &Presented {
+        &self.presented
+    }
+
     /// `text` without any trace of the credential.
     pub fn scrub(&self, text: &str) -> String {
-        match &self.secret {
+        match self.presented.secret() {
             Some(secret) => secret.scrub(text),
             None => text.to_owned(),
         }
@@ -230,8 +312,10 @@ impl fmt::Debug for Sealed {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::OriginRules;
+    use crate::{FetchedToken, Jitter, OriginRules, TokenRules, TokenState};
 
     fn azure() -> Origin<Azure> {
         Origin::parse("https://r.openai.azure.com", &OriginRules::default()).unwrap()
@@ -242,6 +326,20 @@ mod tests {
         format!("{name}: {}", value.expose())
     }
 
+    fn cell_with(token: &str) -> TokenCell {
+        let now = crate::token::tests::start();
+        let mut state = TokenState::new(TokenRules::default(), "test", now);
+        let fetched = FetchedToken {
+            secret: Secret::new(token),
+            time_to_live: Duration::from_secs(3600),
+            refresh_in: None,
+        };
+        state.succeed(fetched, now, Jitter::from_bits(0));
+        let cell = TokenCell::new("test");
+        cell.publish(state.token(now));
+        cell
+    }
+
     #[test]
     fn each_provider_gets_its_own_header() {
         let seal = |c: &Credential<Azure>| header(&c.seal("/p").unwrap());
@@ -250,8 +348,13 @@ mod tests {
             "api-key: k"
         );
         assert_eq!(
-            seal(&Credential::entra_token(azure(), Secret::new("t"))),
+            seal(&Credential::entra(azure(), cell_with("t"))),
             "authorization: Bearer t"
+        );
+        let keys = KeyCell::new(Secret::new("k1"), None);
+        assert_eq!(
+            seal(&Credential::rotating_key(azure(), keys)),
+            "api-key: k1"
         );
         let openai = Credential::platform_key(Secret::new("sk-1"));
         assert_eq!(
@@ -274,7 +377,8 @@ mod tests {
             "/a#b",
             "/\u{e9}",
         ] {
-            assert_eq!(credential.seal(path).unwrap_err(), SealError, "{path:?}");
+            let refused = credential.seal(path).unwrap_err();
+            assert!(matches!(refused, SealError::NotOriginForm), "{path:?}");
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Two halves that never meet: [`admission`] looks at what a *client* presented and says who it is;
 //! [`Credential`] holds what the *relay* presents upstream, bound by type and by value to the one
-//! [`Origin`] it was configured for. Nothing in this crate opens a socket or reads a clock, a file
-//! or the environment.
+//! [`Origin`] it was configured for. What changes over time, tokens and rotating keys, stands in a
+//! [`TokenCell`] or a [`KeyCell`]; [`TokenState`] holds the rules. Nothing in this crate opens a
+//! socket or reads a clock, a file or the environment.
 //!
 //! ```
 //! use talkline_auth::{Azure, Credential, Origin, OriginRules, Secret};
@@ -19,15 +20,20 @@
 
 pub mod admission;
 mod credential;
+mod key;
 mod origin;
 mod secret;
 mod token;
 
 pub use admission::{Admission, Client, ClientKey, ClientKeys, PresentedKey};
-pub use credential::{Credential, SealError, Sealed};
+pub use credential::{Credential, Presented, SealError, Sealed};
+pub use key::{KeyCell, KeyError, KeyFiles, KeySlot, LiveKey, parse_key};
 pub use origin::{Azure, Custom, OpenAi, Origin, OriginError, OriginRules, Provider, Scheme};
 pub use secret::Secret;
-pub use token::{FetchedToken, TokenError, TokenFuture, TokenSource};
+pub use token::{
+    Bearer, Demand, FetchedToken, Jitter, Moment, Rejection, Step, TokenCell, TokenError,
+    TokenFuture, TokenRules, TokenSource, TokenState,
+};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

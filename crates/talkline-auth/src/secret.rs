@@ -8,6 +8,10 @@ use sha2::{Digest, Sha256};
 /// A key or token. Its `Debug` prints a fixed word; it has no `Display` and no `Serialize`; its
 /// memory is overwritten when it is dropped.
 ///
+/// What is not overwritten: the buffer that a value was read into and a `String` that had to be
+/// shortened before it came here, the header value that is made of it for one handshake, and the
+/// write buffers of HTTP and TLS. They are freed as soon as the handshake is over.
+///
 /// ```
 /// # use talkline_auth::Secret;
 /// assert_eq!(format!("{:?}", Secret::new("k-123")), "[redacted]");
@@ -16,6 +20,11 @@ use sha2::{Digest, Sha256};
 /// ```compile_fail
 /// # use talkline_auth::Secret;
 /// println!("{}", Secret::new("k-123"));
+/// ```
+///
+/// ```compile_fail
+/// # use talkline_auth::Secret;
+/// let text: String = Secret::new("k-123").into();
 /// ```
 #[derive(Clone)]
 pub struct Secret(SecretString);

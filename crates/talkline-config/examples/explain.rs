@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use talkline_config::{Format, Inputs, SourceFile, Style, resolve};
+use talkline_config::{DeveloperTools, Format, Inputs, SourceFile, Style, resolve};
 
 const BROKEN: &str = r#"
 [talk.realtime]
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         files: &[SourceFile { name, text, format }],
         variables: &variables,
         flags: &[],
+        developer_tools: DeveloperTools::default(),
         read_secret_file: &|path| std::fs::read_to_string(path).map_err(|error| error.to_string()),
     });
     match result {

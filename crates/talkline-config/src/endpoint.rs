@@ -51,6 +51,17 @@ pub struct Endpoint {
     pub api_version: Option<String>,
 }
 
+impl Endpoint {
+    /// The host of the origin, without scheme and port.
+    pub(crate) fn host(&self) -> &str {
+        let authority = self.origin.split_once("://").map_or("", |(_, rest)| rest);
+        match authority.rfind(']') {
+            Some(end) => &authority[..=end],
+            None => authority.split(':').next().unwrap_or_default(),
+        }
+    }
+}
+
 /// Why a text is no endpoint. Neither field holds more of the text than its host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

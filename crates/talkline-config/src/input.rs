@@ -14,9 +14,24 @@ pub struct Inputs<'a> {
     pub variables: &'a BTreeMap<String, String>,
     /// Command-line flags that stand for a configuration key.
     pub flags: &'a [FlagValue],
+    /// Whether the identity of a developer's tool may be used (`--dev`).
+    pub developer_tools: DeveloperTools,
     /// Reads a file that `{ file = "…" }` names and returns its text, or a short reason why it
     /// cannot be read. The reason is shown to the user, the text never is.
     pub read_secret_file: &'a dyn Fn(&str) -> Result<String, String>,
+}
+
+/// Whether `azure-cli` and `azd` are accepted as identities.
+///
+/// Never a matter of the configuration file, which travels from a developer's machine to a server,
+/// where a stray `az login` would change who the relay is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeveloperTools {
+    /// They are a problem.
+    #[default]
+    Refused,
+    /// They are accepted; `auto` takes the Azure CLI where nothing says otherwise.
+    Allowed,
 }
 
 /// One configuration file.

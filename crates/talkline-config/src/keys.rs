@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     /// A URL: its user name, password and query are never shown.
     Url,
     TextList,
+    /// An id of Entra's. Shown only where it has the form of one.
+    Id(IdForm),
     Choice(&'static [&'static str]),
     /// A reference to a secret.
     Secret,
@@ -40,6 +42,7 @@ impl Kind {
             Kind::Text => "text".into(),
             Kind::Url => "URL".into(),
             Kind::TextList => "list of texts".into(),
+            Kind::Id(form) => form.words().into(),
             Kind::Choice(choices) => choices
                 .iter()
                 .map(|choice| format!("`{choice}`"))
@@ -54,6 +57,56 @@ impl Kind {
             Kind::Count { min, max } => format!("number, {min} to {max}"),
         }
     }
+}
+
+/// The forms of Entra's ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IdForm {
+    /// 8-4-4-4-12 hexadecimal digits.
+    Guid,
+    /// A GUID or a domain name.
+    Tenant,
+    /// `/subscriptions/…/resourcegroups/…/providers/…`.
+    Resource,
+}
+
+impl IdForm {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            IdForm::Guid => "GUID",
+            IdForm::Tenant => "GUID or domain name",
+            IdForm::Resource => "Azure resource id",
+        }
+    }
+
+    /// Whether a text has the form.
+    pub(crate) fn admits(self, text: &str) -> bool {
+        match self {
+            IdForm::Guid => is_guid(text),
+            IdForm::Tenant => is_guid(text) || is_domain(text),
+            IdForm::Resource => {
+                let legal = |c: char| c.is_ascii_alphanumeric() || "-._/()".contains(c);
+                text.to_ascii_lowercase().starts_with("/subscriptions/")
+                    && text.len() <= 1024
+                    && text.chars().all(legal)
+            }
+        }
+    }
+}
+
+fn is_guid(text: &str) -> bool {
+    let lengths = text.split('-').map(str::len);
+    lengths.eq([8, 4, 4, 4, 12]) && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}
+
+fn is_domain(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    text.contains('.') && text.len() <= 253 && text.split('.').all(label)
 }
 
 /// One key. `*` in the path stands for a name that the user chooses.
@@ -78,13 +131,42 @@ pub(crate) const TRANSPORTS: &[&str] = &[
     "provider-websocket",
     "managed-room",
 ];
-pub(crate) const AUTH_KINDS: &[&str] = &["api-key", "none"];
+pub(crate) const AUTH_KINDS: &[&str] = &[
+    "api-key",
+    "managed-identity",
+    "workload-identity",
+    "client-secret",
+    "client-assertion",
+    "azure-cli",
+    "azd",
+    "auto",
+    "none",
+];
+
+/// Whether `auth.kind` means Microsoft Entra ID.
+pub(crate) fn is_entra(kind: &str) -> bool {
+    AUTH_KINDS.contains(&kind) && !matches!(kind, "api-key" | "none")
+}
 
 const fn key(path: &'static str, kind: Kind) -> KeySpec {
     KeySpec {
         path,
         kind,
         variables: &[],
+        flag: None,
+    }
+}
+
+/// A key that one variable can stand in for.
+const fn key_or_variable(
+    path: &'static str,
+    kind: Kind,
+    variables: &'static [&'static str],
+) -> KeySpec {
+    KeySpec {
+        path,
+        kind,
+        variables,
         flag: None,
     }
 }
@@ -148,9 +230,50 @@ pub(crate) const KEYS: &[KeySpec] = &[
         variables: &["AZURE_OPENAI_API_KEY", "OPENAI_API_KEY"],
         flag: None,
     },
+    key("talk.realtime.providers.*.apiKeySecondary", Kind::Secret),
     key(
         "talk.realtime.providers.*.auth.kind",
         Kind::Choice(AUTH_KINDS),
+    ),
+    key_or_variable(
+        "talk.realtime.providers.*.auth.clientId",
+        Kind::Id(IdForm::Guid),
+        &["AZURE_CLIENT_ID"],
+    ),
+    key(
+        "talk.realtime.providers.*.auth.objectId",
+        Kind::Id(IdForm::Guid),
+    ),
+    key(
+        "talk.realtime.providers.*.auth.resourceId",
+        Kind::Id(IdForm::Resource),
+    ),
+    key_or_variable(
+        "talk.realtime.providers.*.auth.tenantId",
+        Kind::Id(IdForm::Tenant),
+        &["AZURE_TENANT_ID"],
+    ),
+    key_or_variable(
+        "talk.realtime.providers.*.auth.clientSecret",
+        Kind::Secret,
+        &["AZURE_CLIENT_SECRET"],
+    ),
+    key_or_variable(
+        "talk.realtime.providers.*.auth.certificate",
+        Kind::Text,
+        &["AZURE_CLIENT_CERTIFICATE_PATH"],
+    ),
+    key("talk.realtime.providers.*.auth.certificateKey", Kind::Text),
+    key_or_variable(
+        "talk.realtime.providers.*.auth.tokenFile",
+        Kind::Text,
+        &["AZURE_FEDERATED_TOKEN_FILE"],
+    ),
+    key("talk.realtime.providers.*.auth.scope", Kind::Url),
+    key_or_variable(
+        "talk.realtime.providers.*.auth.authority",
+        Kind::Url,
+        &["AZURE_AUTHORITY_HOST"],
     ),
     KeySpec {
         path: "server.listen",

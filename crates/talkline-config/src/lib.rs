@@ -12,6 +12,7 @@
 
 mod config;
 pub mod endpoint;
+mod identity;
 mod input;
 mod keys;
 mod problem;
@@ -27,7 +28,11 @@ mod structure;
 mod tree;
 
 pub use config::{Clients, Config, Limits, Server, TlsFiles, Transport};
-pub use input::{FlagValue, Format, Inputs, Setting, Source, SourceFile};
+pub use identity::{
+    Application, ClientSecret, HostIdentity, Identity, IdentityKind, KeyPlace, KeyVaultReference,
+    KeyVaultReferenceError, VaultIdentity, WatchedKey,
+};
+pub use input::{DeveloperTools, FlagValue, Format, Inputs, Setting, Source, SourceFile};
 pub use problem::{Problem, Report, Severity, Style};
 pub use resolve::resolve;
 pub use routes::{RouteMatch, Routes, UnknownModel};

@@ -101,6 +101,9 @@ struct Provider {
     /// The upstream's key. `AZURE_OPENAI_API_KEY` speaks for the default provider if it is Azure,
     /// `OPENAI_API_KEY` if it is OpenAI, and for `custom` only together with `OPENAI_BASE_URL`.
     api_key: Option<SecretReference>,
+    /// The other of an Azure resource's two keys. When Azure refuses the one in use, the other is
+    /// tried once and stays in use, so that either can be regenerated at any time.
+    api_key_secondary: Option<SecretReference>,
     auth: Option<Auth>,
 }
 
@@ -116,14 +119,53 @@ enum ProviderType {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
 struct Auth {
-    /// `api-key`, or for custom providers `none`. Left out it means `api-key`.
+    /// `api-key` (left out it means that); for Azure one of the kinds of Microsoft Entra ID; for
+    /// custom providers `none`. `auto` chooses once, by the variables of the platform, and logs what
+    /// and why. `azure-cli`, `azd`, and `auto` choosing the Azure CLI, need `--dev`.
     kind: Option<AuthKind>,
+    /// The application's id, or the client id of a user-assigned managed identity. The variable
+    /// counts where the key is left out, here and in the other settings of `auth`.
+    #[schemars(regex(pattern = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"))]
+    client_id: Option<String>,
+    /// The object (principal) id of a user-assigned managed identity, in place of `clientId`.
+    #[schemars(regex(pattern = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"))]
+    object_id: Option<String>,
+    /// The resource id of a user-assigned managed identity, in place of `clientId`. On virtual
+    /// machines and AKS only.
+    #[schemars(regex(pattern = r"^/[Ss]ubscriptions/"))]
+    resource_id: Option<String>,
+    /// The tenant of the application, by id or domain; with a developer's tool the tenant to ask in.
+    tenant_id: Option<String>,
+    /// The application's secret (`client-secret`).
+    client_secret: Option<SecretReference>,
+    /// Path of the application's certificate, PEM (`client-assertion`).
+    certificate: Option<String>,
+    /// Path of the certificate's private key, PEM. Left out, it stands in `certificate` too.
+    certificate_key: Option<String>,
+    /// Path of the service account's token, which is read anew for every token
+    /// (`workload-identity`).
+    token_file: Option<String>,
+    /// What tokens are asked for. Left out, it is `https://cognitiveservices.azure.com/.default`,
+    /// or its form under `azure.us` or `azure.cn` when the endpoint is there.
+    #[schemars(regex(pattern = r"^[a-z]+://.+/\.default$"))]
+    scope: Option<String>,
+    /// Who issues tokens. Left out, it is `https://login.microsoftonline.com`, or its counterpart
+    /// of the cloud that the endpoint belongs to.
+    #[schemars(regex(pattern = r"^https://[^/]+/?$"))]
+    authority: Option<String>,
 }
 
 #[derive(JsonSchema)]
 #[schemars(rename_all = "kebab-case")]
 enum AuthKind {
     ApiKey,
+    ManagedIdentity,
+    WorkloadIdentity,
+    ClientSecret,
+    ClientAssertion,
+    AzureCli,
+    Azd,
+    Auto,
     None,
 }
 
@@ -133,6 +175,8 @@ enum AuthKind {
 enum SecretReference {
     Variable(VariableReference),
     File(FileReference),
+    Credential(CredentialReference),
+    KeyVault(KeyVaultReference),
     Openclaw(OpenclawReference),
     /// The secret itself; refused without `allowPlaintextSecrets`.
     Plaintext(String),
@@ -156,6 +200,26 @@ struct FileReference {
     file: String,
     /// Name of the client key (in `clients.keys` only).
     name: Option<String>,
+}
+
+/// In a credential that systemd hands to the service (`LoadCredential=`).
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct CredentialReference {
+    /// Name of the credential, a file in `$CREDENTIALS_DIRECTORY`.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"))]
+    credential: String,
+    /// Name of the client key (in `clients.keys` only).
+    name: Option<String>,
+}
+
+/// In Azure Key Vault. For `apiKey` and `apiKeySecondary` only.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct KeyVaultReference {
+    /// `https://<vault>.vault.azure.net/secrets/<name>[/<version>]`, or App Service's
+    /// `@Microsoft.KeyVault(…)`. Without a version the secret is read again about every 10 minutes.
+    keyvault: String,
 }
 
 /// As OpenClaw writes it.
@@ -378,7 +442,7 @@ pub fn reference() -> String {
     for spec in keys::KEYS {
         let (parent, name) = spec.path.rsplit_once('.').unwrap_or(("", spec.path));
         let title = if spec.path.ends_with(".*")
-            || spec.path.ends_with("auth.kind")
+            || spec.path.contains(".auth.")
             || spec.path.contains(".tls.")
         {
             section
@@ -485,10 +549,20 @@ default provider; where two providers have one name, the default provider's coun
 
 ## Secrets
 
-A file holds references: `{ env = \"NAME\" }` or `{ file = \"PATH\" }`. In JSON5, OpenClaw's
+A file holds references: `{ env = \"NAME\" }`, `{ file = \"PATH\" }`, `{ credential = \"NAME\" }` for what
+systemd hands over in `$CREDENTIALS_DIRECTORY`, and for `apiKey` and `apiKeySecondary`
+`{ keyvault = \"https://<vault>.vault.azure.net/secrets/<name>\" }`. In JSON5, OpenClaw's
 `{ source: \"env\" | \"file\", provider, id }` and `\"${NAME}\"` are understood as well. One trailing line
 break of a file is not part of the secret; empty values, inner white space, quotes, byte order marks
-and unresolved `@Microsoft.KeyVault(…)` references are refused. No message shows a value.
+and `@Microsoft.KeyVault(…)` references that App Service left unresolved are refused. No message shows
+a value. Upstream keys in files and in Key Vault are read again while the relay runs:
+[keys](../guide/keys.md).
+
+## Keys or identities
+
+A provider has an `apiKey` or an Entra `auth.kind`, never both. `AZURE_OPENAI_API_KEY` is not used, with
+a warning, while the file says an Entra kind. With one of them the endpoint must be the resource's own
+host name: [Microsoft Entra ID](../guide/entra.md).
 
 ## Endpoints
 

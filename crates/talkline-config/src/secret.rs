@@ -3,7 +3,9 @@
 use talkline_auth::Secret;
 
 use crate::{
-    Format, Problem, keys,
+    Format, KeyPlace, KeyVaultReference, Problem,
+    identity::APP_SERVICE_PREFIX,
+    keys,
     reader::Reader,
     shown::{cleaned, looks_secret, shown},
     tree::{Node, Place, Table, Value},
@@ -14,14 +16,28 @@ const SECRET_BYTES_MAX: usize = 4096;
 
 /// A resolved secret with the words that `config show` uses for it.
 pub(crate) struct Resolved {
+    /// Empty when it is kept in Key Vault, which this crate does not open.
     pub(crate) secret: Secret,
     pub(crate) shown: String,
+    pub(crate) place: KeyPlace,
+}
+
+/// Whether a secret may be kept in Key Vault.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyVault {
+    /// Somebody fetches it before it is used.
+    Accepted,
+    /// It is needed at once.
+    Refused,
 }
 
 /// Where a reference points.
 enum Reference {
     Variable(String),
     File(String),
+    /// A credential that systemd hands to the service.
+    Credential(String),
+    KeyVault(KeyVaultReference),
     /// A JSON file and a pointer (RFC 6901) into it, as OpenClaw has them.
     Pointer {
         file: String,
@@ -32,7 +48,13 @@ enum Reference {
 impl Reader<'_> {
     /// Resolves the secret at `node`, which the key `key` holds. `variable` is the variable that
     /// the remedy for a literal key proposes.
-    pub(crate) fn secret(&mut self, key: &str, node: &Node, variable: &str) -> Option<Resolved> {
+    pub(crate) fn secret(
+        &mut self,
+        key: &str,
+        node: &Node,
+        variable: &str,
+        key_vault: KeyVault,
+    ) -> Option<Resolved> {
         match &node.place {
             // The variable's value is the secret; there is nothing to refer to.
             Place::Variable(name) => {
@@ -61,6 +83,17 @@ impl Reader<'_> {
         match &node.value {
             Value::Table(table) => {
                 let reference = self.reference(key, node, table)?;
+                if let (Reference::KeyVault(_), KeyVault::Refused) = (&reference, key_vault) {
+                    self.refuse(
+                        key,
+                        node,
+                        "secret.key-vault-here",
+                        "only `apiKey` and `apiKeySecondary` can be read from Key Vault".into(),
+                        "let the platform put it into a variable or a file, and refer to that"
+                            .into(),
+                    );
+                    return None;
+                }
                 self.dereferenced(key, node, &reference)
             }
             Value::Text(text) => self.literal(key, node, text, variable),
@@ -85,8 +118,15 @@ impl Reader<'_> {
             let reference = Reference::Variable(name.to_owned());
             return self.dereferenced(key, node, &reference);
         }
-        let (code, message, hint) = if text.starts_with("@Microsoft.KeyVault(") {
-            key_vault_literal(variable)
+        let (code, message, hint) = if text.starts_with(APP_SERVICE_PREFIX) {
+            let hint = match own_reference(text) {
+                Some(reference) => format!("write {{ keyvault = \"{reference}\" }}"),
+                None => "write { keyvault = \"https://<vault>.vault.azure.net/secrets/<name>\" }"
+                    .to_owned(),
+            };
+            let message =
+                "a Key Vault reference in this form is resolved in App Service's settings only";
+            ("secret.key-vault-literal", message, hint)
         } else if let Some(name) = interpolated(text) {
             (
                 "secret.interpolation",
@@ -127,7 +167,7 @@ impl Reader<'_> {
         let known: &[&str] = if openclaw {
             &["source", "provider", "id", "name"]
         } else {
-            &["env", "file", "name"]
+            &["env", "file", "credential", "keyvault", "name"]
         };
         let mut sound = true;
         for entry in &table.entries {
@@ -136,7 +176,9 @@ impl Reader<'_> {
             }
             sound = false;
             let hint = match entry.key.as_str() {
-                "env" | "file" => "write either { env = … } or { source = …, id = … }".to_owned(),
+                "env" | "file" | "credential" | "keyvault" => {
+                    "write either { env = … } or { source = …, id = … }".to_owned()
+                }
                 other => match keys::suggestion(other, known) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => "a reference is { env = \"NAME\" } or { file = \"PATH\" }".to_owned(),
@@ -160,34 +202,70 @@ impl Reader<'_> {
         if openclaw {
             return self.openclaw_reference(key, node, table);
         }
-        match (table.get("env"), table.get("file")) {
-            (Some(env), None) => {
-                let name = self.name(key, &env.node, "the name of a variable")?;
-                self.variable_name(key, &env.node, name)
+        let mut sources = table.entries.iter().filter(|entry| entry.key != "name");
+        let Some(source) = sources.next() else {
+            let hint = "write { env = \"NAME\" } or { file = \"PATH\" }".to_owned();
+            self.refuse(
+                key,
+                node,
+                "secret.no-source",
+                "the reference names no source".into(),
+                hint,
+            );
+            return None;
+        };
+        if let Some(other) = sources.next() {
+            let hint = format!("keep `{}` or `{}`", source.key, other.key);
+            self.refuse(
+                key,
+                node,
+                "secret.two-sources",
+                "the reference names two sources".into(),
+                hint,
+            );
+            return None;
+        }
+        let at = &source.node;
+        match source.key.as_str() {
+            "env" => {
+                let name = self.name(key, at, "the name of a variable")?;
+                self.variable_name(key, at, name)
             }
-            (None, Some(file)) => {
-                let path = self.name(key, &file.node, "a path")?;
-                Some(Reference::File(path))
+            "file" => Some(Reference::File(self.name(key, at, "a path")?)),
+            "credential" => {
+                let name = self.name(key, at, "the name of a credential")?;
+                self.credential_name(key, at, name)
             }
-            (Some(_), Some(_)) => {
-                let hint = "keep `env` or `file`".to_owned();
+            _ => {
+                let url = self.name(key, at, "the URL of a secret")?;
+                self.key_vault_reference(key, at, &url)
+            }
+        }
+    }
+
+    fn credential_name(&mut self, key: &str, node: &Node, name: String) -> Option<Reference> {
+        if is_credential_name(&name) && !looks_secret(&name) {
+            return Some(Reference::Credential(name));
+        }
+        let message = "this is not the name of a credential; if it is the key itself, renew it";
+        let hint = "write the name that stands before the colon in LoadCredential=".to_owned();
+        self.refuse(key, node, "secret.credential-name", message.into(), hint);
+        None
+    }
+
+    fn key_vault_reference(&mut self, key: &str, node: &Node, url: &str) -> Option<Reference> {
+        match KeyVaultReference::parse(url) {
+            Ok(reference) => Some(Reference::KeyVault(reference)),
+            Err(error) => {
+                let message = format!("this is no reference to a secret in Key Vault: {error}");
+                let hint =
+                    "write { keyvault = \"https://<vault>.vault.azure.net/secrets/<name>\" }";
                 self.refuse(
                     key,
                     node,
-                    "secret.two-sources",
-                    "the reference names two sources".into(),
-                    hint,
-                );
-                None
-            }
-            (None, None) => {
-                let hint = "write { env = \"NAME\" } or { file = \"PATH\" }".to_owned();
-                self.refuse(
-                    key,
-                    node,
-                    "secret.no-source",
-                    "the reference names no source".into(),
-                    hint,
+                    "secret.key-vault-reference",
+                    message,
+                    hint.into(),
                 );
                 None
             }
@@ -319,18 +397,31 @@ impl Reader<'_> {
                     None
                 }
             },
-            Reference::File(path) => {
-                let text = self.file(key, node, path)?;
-                let value = text
-                    .strip_suffix('\n')
-                    .map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
-                self.checked(
-                    key,
-                    node,
-                    value,
-                    &format!("{{ file = \"{}\" }}", cleaned(path)),
-                )
+            Reference::File(path) => self.whole_file(
+                key,
+                node,
+                path,
+                &format!("{{ file = \"{}\" }}", cleaned(path)),
+            ),
+            Reference::Credential(name) => {
+                let directory = self.inputs.variables.get("CREDENTIALS_DIRECTORY");
+                let Some(directory) = directory.filter(|directory| !directory.is_empty()) else {
+                    let message =
+                        "CREDENTIALS_DIRECTORY is not set: systemd handed over no credentials";
+                    let hint = format!(
+                        "add LoadCredential={name}:/path to the unit, or use {{ file = … }}"
+                    );
+                    self.refuse(key, node, "secret.no-credentials", message.into(), hint);
+                    return None;
+                };
+                let path = format!("{}/{name}", directory.trim_end_matches('/'));
+                self.whole_file(key, node, &path, &format!("{{ credential = \"{name}\" }}"))
             }
+            Reference::KeyVault(reference) => Some(Resolved {
+                secret: Secret::new(""),
+                shown: format!("{{ keyvault = \"{reference}\" }} (read when the relay starts)"),
+                place: KeyPlace::KeyVault(reference.clone()),
+            }),
             Reference::Pointer { file, pointer } => {
                 let text = self.file(key, node, file)?;
                 let found = crate::read::read(&text, Format::Json5, 0)
@@ -351,6 +442,19 @@ impl Reader<'_> {
                 )
             }
         }
+    }
+
+    /// A file that holds the secret and nothing else.
+    fn whole_file(&mut self, key: &str, node: &Node, path: &str, origin: &str) -> Option<Resolved> {
+        let text = self.file(key, node, path)?;
+        let value = text
+            .strip_suffix('\n')
+            .map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
+        let resolved = self.checked(key, node, value, origin)?;
+        Some(Resolved {
+            place: KeyPlace::File(path.to_owned()),
+            ..resolved
+        })
     }
 
     fn file(&mut self, key: &str, node: &Node, path: &str) -> Option<String> {
@@ -385,8 +489,12 @@ impl Reader<'_> {
                 "the secret starts with a byte order mark",
                 "save it as UTF-8 without BOM".to_owned(),
             ))
-        } else if value.starts_with("@Microsoft.KeyVault(") {
-            Some(key_vault_literal("AZURE_OPENAI_API_KEY"))
+        } else if value.starts_with(APP_SERVICE_PREFIX) {
+            Some((
+                "secret.key-vault-literal",
+                "App Service could not resolve this Key Vault reference and left it as it was",
+                unresolved_hint(value),
+            ))
         } else if value.starts_with(quote) || value.ends_with(quote) {
             Some(("secret.quoted", "the secret has quotes around it", hint))
         } else if value.starts_with('<') && value.ends_with('>') {
@@ -423,7 +531,11 @@ impl Reader<'_> {
         }
         let secret = Secret::new(value);
         let shown = format!("{origin} (fingerprint {})", secret.fingerprint());
-        Some(Resolved { secret, shown })
+        Some(Resolved {
+            secret,
+            shown,
+            place: KeyPlace::Fixed,
+        })
     }
 
     fn refuse(
@@ -448,15 +560,32 @@ impl Reader<'_> {
     }
 }
 
-/// App Service leaves the reference in the variable when it could not resolve it.
-fn key_vault_literal(variable: &str) -> (&'static str, &'static str, String) {
-    (
-        "secret.key-vault-literal",
-        "this is a Key Vault reference that nobody resolved",
-        format!(
-            "let App Service resolve it (its identity needs the role \"Key Vault Secrets User\") and write {{ env = \"{variable}\" }}"
-        ),
-    )
+/// What to do about a reference that App Service left in a variable: it does so when its own
+/// identity may not read the secret
+/// (<https://learn.microsoft.com/azure/app-service/app-service-key-vault-references>).
+fn unresolved_hint(value: &str) -> String {
+    let role = "give the app's identity the role \"Key Vault Secrets User\" on the vault";
+    match own_reference(value) {
+        Some(reference) => {
+            format!(
+                "{role}, or write {{ keyvault = \"{reference}\" }} so that Talkline reads it itself"
+            )
+        }
+        None => format!("correct the reference in the app's settings, and {role}"),
+    }
+}
+
+/// The reference as Talkline writes it, where it can be shown.
+fn own_reference(text: &str) -> Option<String> {
+    let reference = KeyVaultReference::parse(text).ok()?;
+    let shown = format!("https://{}/secrets/{}", reference.vault(), reference.name());
+    (!looks_secret(&shown)).then_some(shown)
+}
+
+/// Whether systemd would take it as the name of a credential: a file name, at most 255 characters.
+pub(crate) fn is_credential_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=255).contains(&name.len()) && name.bytes().all(legal) && !name.starts_with('.')
 }
 
 /// The variable of `${NAME}` or `$NAME`.

@@ -204,6 +204,9 @@ fn blot_node(text: &mut String, node: &Node, kind: Option<Kind>, path: &mut Vec<
                 .for_each(|item| blot_node(text, item, kind, path));
         }
         (Value::Text(value), Some(Kind::Url)) => blot_url(text, span.clone(), value),
+        (Value::Text(value), Some(Kind::Id(form))) if !form.admits(value) => {
+            blot(text, span.clone());
+        }
         (Value::Text(value), Some(kind))
             if !matches!(kind, Kind::Secret | Kind::Secrets) && !value.contains("PRIVATE KEY") => {}
         (Value::Text(value), None) if is_reference(path, value) => {}
@@ -227,6 +230,8 @@ fn is_reference(path: &[String], value: &str) -> bool {
     let names_source = match last.as_str() {
         "env" => value.bytes().all(word) && !value.starts_with(|c: char| c.is_ascii_digit()),
         "id" => value.starts_with('/') || value.bytes().all(|b| word(b) && !b.is_ascii_lowercase()),
+        "credential" => crate::secret::is_credential_name(value),
+        "keyvault" => crate::KeyVaultReference::parse(value).is_ok(),
         "file" | "source" | "provider" | "name" => true,
         _ => false,
     };

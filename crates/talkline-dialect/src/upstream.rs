@@ -1,7 +1,7 @@
 //! Typed target and credential, and the request they make.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use talkline_auth::{Azure, Credential, Custom, OpenAi, SealError, Sealed};
+use talkline_auth::{Azure, Credential, Custom, KeyCell, OpenAi, SealError, Sealed, TokenCell};
 
 use crate::{Ask, ClientDialect, Intent};
 
@@ -121,8 +121,8 @@ impl Upstream {
     ///
     /// # Errors
     ///
-    /// [`SealError`] when a configured path is not in origin form; resolved configurations have
-    /// none of these.
+    /// [`SealError`] when there is no usable Entra token, or when a configured path is not in origin
+    /// form; resolved configurations have none of these.
     pub fn request(
         &self,
         ask: &Ask,
@@ -181,6 +181,23 @@ impl Upstream {
             Upstream::Azure(_) => "azure-openai",
             Upstream::OpenAi(_) => "openai",
             Upstream::Custom(_) => "custom",
+        }
+    }
+
+    /// Where the upstream's tokens are found, when it is signed in to with Entra ID.
+    pub fn token_cell(&self) -> Option<&TokenCell> {
+        match self {
+            Upstream::Azure(azure) => azure.credential.token_cell(),
+            Upstream::OpenAi(_) | Upstream::Custom(_) => None,
+        }
+    }
+
+    /// Where the upstream's keys are found, when they rotate.
+    pub fn key_cell(&self) -> Option<&KeyCell> {
+        match self {
+            Upstream::Azure(azure) => azure.credential.key_cell(),
+            Upstream::OpenAi(openai) => openai.credential.key_cell(),
+            Upstream::Custom(custom) => custom.credential.key_cell(),
         }
     }
 
@@ -279,7 +296,11 @@ fn query(ask: &Ask, model: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use talkline_auth::{Origin, OriginRules, Secret};
+    use std::time::Duration;
+
+    use talkline_auth::{
+        FetchedToken, Jitter, Moment, Origin, OriginRules, Secret, TokenRules, TokenState,
+    };
 
     use super::*;
 
@@ -405,11 +426,32 @@ x-ms-client-request-id: req-1",
         );
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a token needs some instant to be valid from"
+    )]
+    fn token_cell() -> TokenCell {
+        let now = Moment {
+            monotonic: std::time::Instant::now(),
+            wall: std::time::SystemTime::UNIX_EPOCH,
+        };
+        let mut state = TokenState::new(TokenRules::default(), "managed-identity", now);
+        let token = FetchedToken {
+            secret: Secret::new("eyJ0"),
+            time_to_live: Duration::from_secs(3600),
+            refresh_in: None,
+        };
+        state.succeed(token, now, Jitter::from_bits(0));
+        let cell = TokenCell::new("managed-identity");
+        cell.publish(state.token(now));
+        cell
+    }
+
     #[test]
     fn golden_azure_entra_token() {
         let origin = Origin::parse("https://r.openai.azure.com", &OriginRules::default()).unwrap();
         let upstream = Upstream::Azure(AzureUpstream {
-            credential: Credential::entra_token(origin, Secret::new("eyJ0")),
+            credential: Credential::entra(origin, token_cell()),
             base_path: String::new(),
             api: AzureApi::Ga,
             deployment: "voice".into(),

@@ -1,5 +1,7 @@
 //! Reads the bodies that identity services answer with.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 /// Which service answers.
@@ -16,11 +18,14 @@ pub(crate) enum Shape {
 /// A life time beyond this is a mistake, and far beyond it the SDK's arithmetic overflows.
 const LIFE_SECONDS_MAX: i64 = 366 * 24 * 60 * 60;
 
+/// What [`check_token`] says of a body that is no JSON at all.
+pub(crate) const NOT_JSON: &str = "it is not a JSON object";
+
 /// Whether the body of a successful answer is one that the SDK can turn into a usable token; says
-/// what is wrong without quoting it.
-pub(crate) fn check_token(shape: Shape, body: &[u8]) -> Result<(), &'static str> {
+/// what is wrong without quoting it, or when the service wants to be asked again.
+pub(crate) fn check_token(shape: Shape, body: &[u8]) -> Result<Option<Duration>, &'static str> {
     let Ok(Value::Object(answer)) = serde_json::from_slice(body) else {
-        return Err("it is not a JSON object");
+        return Err(NOT_JSON);
     };
     let Some(token) = answer.get("access_token").and_then(Value::as_str) else {
         return Err("it has no access_token");
@@ -30,11 +35,23 @@ pub(crate) fn check_token(shape: Shape, body: &[u8]) -> Result<(), &'static str>
     }
     match shape {
         Shape::Entra => match answer.get("expires_in").map(Value::as_i64) {
-            Some(Some(seconds)) if (1..=LIFE_SECONDS_MAX).contains(&seconds) => Ok(()),
-            _ => Err("its expires_in is not a sensible number of seconds"),
+            Some(Some(seconds)) if (1..=LIFE_SECONDS_MAX).contains(&seconds) => {}
+            _ => return Err("its expires_in is not a sensible number of seconds"),
         },
-        Shape::ManagedIdentity => check_managed_identity(&answer),
+        Shape::ManagedIdentity => check_managed_identity(&answer)?,
     }
+    Ok(refresh_in(&answer))
+}
+
+/// A number in Entra's answers, a string in those of the metadata service. It is advice: one that
+/// makes no sense is not followed.
+fn refresh_in(answer: &Map<String, Value>) -> Option<Duration> {
+    let value = answer.get("refresh_in")?;
+    let seconds = value
+        .as_i64()
+        .or_else(|| value.as_str()?.parse().ok())
+        .filter(|seconds| (1..=LIFE_SECONDS_MAX).contains(seconds))?;
+    u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
 fn check_managed_identity(answer: &Map<String, Value>) -> Result<(), &'static str> {
@@ -116,7 +133,8 @@ mod tests {
     #[test]
     fn only_usable_tokens_reach_the_sdk() {
         fn check(shape: Shape, body: &str, expected: Result<(), &str>) {
-            assert_eq!(check_token(shape, body.as_bytes()), expected, "{body}");
+            let result = check_token(shape, body.as_bytes()).map(drop);
+            assert_eq!(result, expected, "{body}");
         }
         let entra = |rest: &str| format!(r#"{{"access_token":"t"{rest}}}"#);
         let life = Err("its expires_in is not a sensible number of seconds");
@@ -155,6 +173,24 @@ mod tests {
             r#"{"access_token":"t","expires_on":"1763900000"}"#,
             Err("it has no resource or no token_type"),
         );
+    }
+
+    #[test]
+    fn the_time_of_renewal_is_advice() {
+        fn check(refresh_in: &str, expected: Option<u64>) {
+            let body =
+                format!(r#"{{"access_token":"t","expires_in":3599,"refresh_in":{refresh_in}}}"#);
+            let found = check_token(Shape::Entra, body.as_bytes()).unwrap();
+            assert_eq!(found, expected.map(Duration::from_secs), "{refresh_in}");
+        }
+        check("43200", Some(43_200));
+        check("\"43200\"", Some(43_200));
+        check("0", None);
+        check("-1", None);
+        check("9223372036854775807", None);
+        check("\"soon\"", None);
+        check("null", None);
+        check("[1]", None);
     }
 
     #[test]

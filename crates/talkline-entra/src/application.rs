@@ -1,6 +1,6 @@
 //! Applications that prove who they are to Entra.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use azure_core::{
     cloud::CloudConfiguration,
@@ -11,21 +11,17 @@ use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
     ClientSecretCredential, ClientSecretCredentialOptions,
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde_json::Value;
 use talkline_auth::{FetchedToken, Secret, TokenError, TokenFuture, TokenSource};
-use tokio::io::AsyncReadExt as _;
 
 use crate::{
     Application, Environment, Network, Scope, SetupError,
     answer::Shape,
-    diagnosis::{Asked, Subject},
+    claims,
+    diagnosis::{Asked, Client, Proof, Subject},
     fetch::Fetcher,
+    file::{FileProblem, read},
     redact::Redactor,
 };
-
-/// A service account token is about 1 KiB.
-const TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Tokens for an application that has a client secret.
 #[derive(Debug)]
@@ -51,7 +47,7 @@ impl ClientSecret {
             return Err(SetupError::Missing("the client secret"));
         }
         Ok(Self {
-            fetcher: fetcher("client-secret", &application, scope, network)?,
+            fetcher: fetcher("client-secret", &application, Proof::Secret, scope, network)?,
             application,
             secret,
         })
@@ -108,7 +104,13 @@ impl WorkloadIdentity {
         network: Network,
     ) -> Result<Self, SetupError> {
         Ok(Self {
-            fetcher: fetcher("workload-identity", &application, scope, network)?,
+            fetcher: fetcher(
+                "workload-identity",
+                &application,
+                Proof::Federated { claims: None },
+                scope,
+                network,
+            )?,
             application,
             token_file,
         })
@@ -134,30 +136,15 @@ impl WorkloadIdentity {
     }
 
     async fn assertion(&self) -> Result<Secret, TokenError> {
-        let refused = |what: fmt::Arguments<'_>, permanent| {
-            let file = self.token_file.display();
-            let what = format!("the token file {file} {what}");
-            self.fetcher.subject.refused(&what, permanent)
+        let refused = |problem: FileProblem| {
+            let subject = &self.fetcher.subject;
+            problem.into_error(subject, "the token file", &self.token_file)
         };
-        let mut bytes = Vec::new();
-        let file = tokio::fs::File::open(&self.token_file)
-            .await
-            .map_err(|error| refused(format_args!("cannot be opened: {error}"), true))?;
-        file.take(TOKEN_FILE_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .await
-            .map_err(|error| refused(format_args!("cannot be read: {error}"), false))?;
-        if bytes.len() as u64 > TOKEN_FILE_BYTES_MAX {
-            return Err(refused(
-                format_args!("is longer than {TOKEN_FILE_BYTES_MAX} bytes"),
-                true,
-            ));
-        }
-        let token = String::from_utf8(bytes).unwrap_or_default();
-        let token = token.trim();
+        let token = read(&self.token_file).await.map_err(refused)?;
+        let token = token.expose().trim();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             // Empty for a moment, while somebody writes it in place.
-            return Err(refused(format_args!("holds no token"), false));
+            return Err(refused(FileProblem::transient("holds no token")));
         }
         Ok(Secret::new(token))
     }
@@ -176,26 +163,38 @@ impl TokenSource for WorkloadIdentity {
 impl WorkloadIdentity {
     async fn fetch_with(&self, assertion: Secret) -> Result<FetchedToken, TokenError> {
         let redactor = Redactor::new([assertion.clone()]);
-        let subject = Subject {
-            asked: Asked::Entra {
-                claims: claims(&assertion).map(|claims| redactor.quote(&claims)),
-            },
-            ..self.fetcher.subject.clone()
+        let proof = Proof::Federated {
+            claims: claims::federation(&assertion).map(|claims| redactor.quote(&claims)),
         };
-        self.fetcher
-            .fetch(&subject, &redactor, |options| {
-                let credential = ClientAssertionCredential::new(
-                    self.application.tenant_id.clone(),
-                    self.application.client_id.clone(),
-                    Assertion(assertion),
-                    Some(ClientAssertionCredentialOptions {
-                        client_options: at(&self.application, options),
-                    }),
-                )?;
-                Ok(credential as Arc<dyn TokenCredential>)
-            })
-            .await
+        fetch_with_assertion(&self.fetcher, &self.application, proof, assertion).await
     }
+}
+
+/// Asks for a token with an assertion (RFC 7523, section 2.2).
+pub(crate) async fn fetch_with_assertion(
+    fetcher: &Fetcher,
+    application: &Application,
+    proof: Proof,
+    assertion: Secret,
+) -> Result<FetchedToken, TokenError> {
+    let redactor = Redactor::new([assertion.clone()]);
+    let subject = Subject {
+        asked: Asked::Entra(Client::new(application, proof)),
+        ..fetcher.subject.clone()
+    };
+    fetcher
+        .fetch(&subject, &redactor, |options| {
+            let credential = ClientAssertionCredential::new(
+                application.tenant_id.clone(),
+                application.client_id.clone(),
+                Assertion(assertion),
+                Some(ClientAssertionCredentialOptions {
+                    client_options: at(application, options),
+                }),
+            )?;
+            Ok(credential as Arc<dyn TokenCredential>)
+        })
+        .await
 }
 
 /// A proof that was made before the SDK asks for it.
@@ -209,24 +208,10 @@ impl ClientAssertion for Assertion {
     }
 }
 
-/// Issuer, subject and audience of a JWT (RFC 7519, section 4.1), unverified: what somebody has to
-/// compare with the federated credential. They are no secret.
-fn claims(assertion: &Secret) -> Option<String> {
-    let payload = assertion.expose().split('.').nth(1)?;
-    let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
-    let claims: Value = serde_json::from_slice(&payload).ok()?;
-    let claim = |name| claims.get(name).unwrap_or(&Value::Null);
-    Some(format!(
-        "issuer {}, subject {}, audience {}",
-        claim("iss"),
-        claim("sub"),
-        claim("aud")
-    ))
-}
-
-fn fetcher(
+pub(crate) fn fetcher(
     source_name: &'static str,
     application: &Application,
+    proof: Proof,
     scope: Scope,
     network: Network,
 ) -> Result<Fetcher, SetupError> {
@@ -237,7 +222,7 @@ fn fetcher(
         subject: Subject {
             source_name,
             place: destination.authority(),
-            asked: Asked::Entra { claims: None },
+            asked: Asked::Entra(Client::new(application, proof)),
         },
         destination,
         shape: Shape::Entra,

@@ -105,21 +105,27 @@ impl Application {
         })
     }
 
-    pub(crate) fn check(&self) -> Result<(), SetupError> {
-        let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
-        for (what, value) in [
-            ("tenant id", &self.tenant_id),
-            ("client id", &self.client_id),
-        ] {
-            if value.is_empty() || !value.bytes().all(word) {
-                return Err(SetupError::Id {
-                    what,
-                    value: value.escape_default().to_string(),
-                });
-            }
-        }
-        Ok(())
+    /// Where tokens of this application are issued, and what its assertions are addressed to.
+    pub(crate) fn token_endpoint(&self) -> String {
+        format!("{}/{}/oauth2/v2.0/token", self.authority.0, self.tenant_id)
     }
+
+    pub(crate) fn check(&self) -> Result<(), SetupError> {
+        check_id("tenant id", &self.tenant_id)?;
+        check_id("client id", &self.client_id)
+    }
+}
+
+/// An id goes into paths and argument lists: it is one word, and no option.
+pub(crate) fn check_id(what: &'static str, value: &str) -> Result<(), SetupError> {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    if value.is_empty() || value.starts_with(['-', '.']) || !value.bytes().all(word) {
+        return Err(SetupError::Id {
+            what,
+            value: value.escape_default().to_string(),
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -163,6 +169,8 @@ mod tests {
         check("", "0a1b", false);
         check("t", "", false);
         check("../common", "0a1b", false);
+        check("..", "0a1b", false);
+        check("--help", "0a1b", false);
         check("t", "a b", false);
     }
 }

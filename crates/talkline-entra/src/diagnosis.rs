@@ -1,9 +1,13 @@
 //! What went wrong, in words, with a next step where there is one.
 
-use std::{io, sync::Arc};
+mod entra;
+
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use talkline_auth::TokenError;
+
+pub(crate) use entra::{Client, Proof};
 
 use crate::{
     Identity,
@@ -28,174 +32,249 @@ pub(crate) enum Asked {
     Imds(Identity),
     /// The identity endpoint of App Service, Functions and Container Apps.
     AppService(Identity),
-    Entra {
-        /// What the assertion claims about its bearer, when there is one: fit to be shown.
-        claims: Option<String>,
-    },
+    /// Entra itself.
+    Entra(Client),
 }
 
 /// One sentence, what to do about it, and whether that is the only way out.
-struct Finding {
-    what: String,
-    hint: Option<String>,
-    permanent: bool,
+pub(crate) struct Finding {
+    pub(crate) code: &'static str,
+    pub(crate) what: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) http_status: Option<u16>,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) permanent: bool,
 }
 
 impl Finding {
-    fn transient(what: impl Into<String>) -> Self {
+    pub(crate) fn transient(code: &'static str, what: impl Into<String>) -> Self {
         Self {
+            code,
             what: what.into(),
             hint: None,
+            http_status: None,
+            retry_after: None,
             permanent: false,
         }
     }
 
-    fn permanent(what: impl Into<String>) -> Self {
+    pub(crate) fn permanent(code: &'static str, what: impl Into<String>) -> Self {
         Self {
             permanent: true,
-            ..Self::transient(what)
+            ..Self::transient(code, what)
         }
     }
 
-    fn hint(self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),
             ..self
         }
     }
+
+    pub(crate) fn into_token_error(self, source_name: &'static str) -> TokenError {
+        TokenError {
+            hint: self.hint.map(Arc::from),
+            http_status: self.http_status,
+            retry_after: self.retry_after,
+            permanent: self.permanent,
+            ..TokenError::new(source_name, self.code, self.what)
+        }
+    }
 }
 
-impl Subject {
-    /// A failure of the transport.
-    pub(crate) fn failure(&self, failure: Failure, redactor: &Redactor) -> TokenError {
-        let place = &self.place;
-        let finding = match failure {
-            Failure::Egress { wanted } => Finding::permanent(format!(
-                "a request to {wanted} was refused, only {place} may be asked"
-            ))
+/// What the same failures are called with different services.
+pub(crate) struct Codes {
+    pub(crate) unreachable: &'static str,
+    pub(crate) tls: &'static str,
+    pub(crate) not_http: &'static str,
+    pub(crate) not_json: &'static str,
+    pub(crate) malformed: &'static str,
+    /// What the service was asked for.
+    pub(crate) wanted: &'static str,
+}
+
+/// Only sources that the SDK sends for can go astray.
+const EGRESS: &str = "identity_egress_blocked";
+
+const IDENTITY: Codes = Codes {
+    unreachable: "identity_unavailable",
+    tls: "identity_tls",
+    not_http: "identity_not_http",
+    not_json: "identity_not_json",
+    malformed: "identity_malformed",
+    wanted: "token",
+};
+
+const ENTRA: Codes = Codes {
+    unreachable: "entra_unreachable",
+    not_json: "entra_not_json",
+    malformed: "entra_malformed",
+    ..IDENTITY
+};
+
+impl Codes {
+    /// What a failure means, unless it is an answer with an error status, which every service
+    /// words in its own way.
+    pub(crate) fn failure<'a>(
+        &self,
+        place: &str,
+        failure: &'a Failure,
+        redactor: &Redactor,
+    ) -> Result<Finding, &'a Answer> {
+        let unreached = |what: String| Finding::transient(self.unreachable, what);
+        Ok(match failure {
+            Failure::Egress { wanted } => Finding::permanent(
+                EGRESS,
+                format!("a request to {wanted} was refused, only {place} may be asked"),
+            )
             .hint("the process environment differs from the one the settings were read from"),
-            Failure::NotLocal => Finding::permanent(format!(
-                "the identity endpoint {place} is outside the private network"
-            )),
-            Failure::Resolve(error) => {
-                self.unreached(format!("{place} cannot be resolved: {error}"))
-            }
-            Failure::Connect(error) => self.unreached(format!("no connection to {place}: {error}")),
+            Failure::NotLocal => Finding::permanent(
+                EGRESS,
+                format!("the identity endpoint {place} is outside the private network"),
+            )
+            .hint("IDENTITY_ENDPOINT must name a loopback, link-local or private address"),
+            Failure::Resolve(error) => unreached(format!("{place} cannot be resolved: {error}")),
+            Failure::Connect(error) => unreached(format!("no connection to {place}: {error}")),
             Failure::ConnectTimeout(limit) => {
-                self.unreached(format!("no connection to {place} within {limit:?}"))
+                unreached(format!("no connection to {place} within {limit:?}"))
             }
             Failure::Timeout(limit) => {
-                self.unreached(format!("no answer from {place} within {limit:?}"))
+                unreached(format!("no answer from {place} within {limit:?}"))
             }
-            Failure::Tls(error) => tls(place, &error),
+            Failure::Tls(error) => tls(self.tls, place, error),
             Failure::Http(error) => {
-                let error = redactor.quote(&error);
-                Finding::transient(format!("{place} does not answer in HTTP/1.1: {error}"))
+                let error = redactor.quote(error);
+                let what = format!("{place} does not answer in HTTP/1.1: {error}");
+                Finding::transient(self.not_http, what)
             }
-            Failure::TooLarge(limit) => Finding::transient(format!(
-                "the answer of {place} is longer than {limit} bytes"
-            )),
+            Failure::TooLarge(limit) => Finding::transient(
+                self.malformed,
+                format!("the answer of {place} is longer than {limit} bytes"),
+            ),
             Failure::NotAToken {
                 content_type,
                 length,
+                json,
                 why,
             } => {
                 let kind = kind(content_type.as_deref(), redactor);
-                Finding::transient(format!(
-                    "{place} answered with {length} bytes of {kind} that are no token: {why}"
-                ))
+                let code = if *json { self.malformed } else { self.not_json };
+                let what = format!(
+                    "{place} answered with {length} bytes of {kind} that are no {}: {why}",
+                    self.wanted
+                );
+                match json {
+                    true => Finding::transient(code, what),
+                    false => Finding::transient(code, what).hint(SOMETHING_BETWEEN),
+                }
             }
-            Failure::Status(answer) => self.status(&answer, redactor),
+            Failure::Status(answer) => return Err(answer),
+        })
+    }
+}
+
+pub(crate) const SOMETHING_BETWEEN: &str = "this does not come from Azure but from something on the way, a proxy or a sign-in page perhaps";
+
+impl Subject {
+    /// A failure of the transport.
+    pub(crate) fn failure(&self, failure: &Failure, redactor: &Redactor) -> TokenError {
+        let finding = match self.codes().failure(&self.place, failure, redactor) {
+            Ok(finding) => self.unreached(finding),
+            Err(answer) => self.status(answer, redactor),
         };
-        self.error(finding)
+        finding.into_token_error(self.source_name)
     }
 
     /// A failure of the SDK, or of what came before the request.
-    pub(crate) fn refused(&self, what: &str, permanent: bool) -> TokenError {
-        self.error(Finding {
+    pub(crate) fn refused(&self, code: &'static str, what: &str, permanent: bool) -> TokenError {
+        Finding {
             permanent,
-            ..Finding::transient(what)
-        })
+            ..Finding::transient(code, what)
+        }
+        .into_token_error(self.source_name)
     }
 
-    fn error(&self, finding: Finding) -> TokenError {
-        let detail = match finding.hint {
-            Some(hint) => format!("{}; hint: {hint}", finding.what),
-            None => finding.what,
-        };
-        TokenError {
-            source_name: self.source_name,
-            detail: Arc::from(detail),
-            permanent: finding.permanent,
+    /// A token without any time left.
+    pub(crate) fn expired(&self) -> TokenError {
+        let place = &self.place;
+        Finding::transient(
+            "identity_token_expired",
+            format!("{place} gave a token that has already expired"),
+        )
+        .hint("is the clock right?")
+        .into_token_error(self.source_name)
+    }
+
+    fn codes(&self) -> Codes {
+        match self.asked {
+            Asked::Imds(_) | Asked::AppService(_) => IDENTITY,
+            Asked::Entra(_) => ENTRA,
         }
     }
 
-    fn unreached(&self, what: String) -> Finding {
-        let finding = Finding::transient(what);
+    fn unreached(&self, finding: Finding) -> Finding {
+        if finding.code != self.codes().unreachable {
+            return finding;
+        }
         match &self.asked {
             Asked::Imds(_) => finding.hint(
                 "not an Azure virtual machine or AKS node, or its metadata service is blocked; App Service and \
-                 Container Apps set IDENTITY_ENDPOINT once an identity is enabled; elsewhere use another kind of credential",
+                 Container Apps set IDENTITY_ENDPOINT once an identity is enabled (az containerapp identity assign \
+                 --name <app> --resource-group <group> --system-assigned); on a laptop use azure-cli",
             ),
-            Asked::AppService(_) => finding,
-            Asked::Entra { .. } => finding.hint("is the way out to Entra open?"),
+            Asked::AppService(_) => finding.hint(
+                "the platform's own identity endpoint is down; if this lasts, restart the app",
+            ),
+            Asked::Entra(_) => finding.hint(format!(
+                "is the way out to https://{} open, in the firewall and in the network policy?",
+                self.place
+            )),
         }
     }
 
     fn status(&self, answer: &Answer, redactor: &Redactor) -> Finding {
         let place = &self.place;
         let status = answer.status;
-        if status.is_redirection() {
-            // The body of a redirect repeats the location, which may hold a credential.
-            return Finding::permanent(format!(
-                "{place} answered {status}, and redirects are not followed"
-            ));
-        }
         let complaint = Complaint::read(&answer.body);
-        let mut what = format!("{place} answered {status}");
-        if !complaint.json && !answer.body.is_empty() {
-            let kind = kind(answer.content_type.as_deref(), redactor);
-            what.push_str(&format!(" with {kind}, not JSON"));
-        }
-        let said = redactor.quote(&complaint.text);
-        if !said.is_empty() {
-            what.push_str(&format!(": {said}"));
-        }
-        if let Some(code) = complaint
-            .aadsts
-            .filter(|code| !said.contains(&code.to_string()))
-        {
-            what.push_str(&format!(" (AADSTS{code})"));
-        }
-        if let Some(id) = complaint
-            .correlation_id
-            .as_ref()
-            .or(answer.correlation_id.as_ref())
-        {
-            what.push_str(&format!(" (correlation id {})", redactor.quote(id)));
-        }
-        let finding = Finding {
-            permanent: !self.may_pass(status, &complaint),
-            ..Finding::transient(what)
+        let finding = if status.is_redirection() {
+            // The body of a redirect repeats the location, which may hold a credential.
+            Finding::permanent(
+                self.codes().not_json,
+                format!("{place} answered {status}, and redirects are not followed"),
+            )
+            .hint(SOMETHING_BETWEEN)
+        } else {
+            let (code, hint) = match &self.asked {
+                Asked::Entra(client) => client.status(status, &complaint),
+                Asked::Imds(identity) | Asked::AppService(identity) => {
+                    identity_status(identity, status, &complaint)
+                }
+            };
+            Finding {
+                hint,
+                permanent: !self.may_pass(status, &complaint),
+                ..Finding::transient(code, said(place, answer, &complaint, redactor))
+            }
         };
-        match self.status_hint(status, &complaint) {
-            Some(hint) => finding.hint(hint),
-            None => finding,
+        Finding {
+            http_status: Some(status.as_u16()),
+            retry_after: answer.retry_after,
+            ..finding
         }
     }
 
     /// Whether the same request can succeed later. The AADSTS numbers may change, says Microsoft,
     /// so they only ever turn a permanent failure into a transient one.
     fn may_pass(&self, status: StatusCode, complaint: &Complaint) -> bool {
-        let busy = status.is_server_error()
-            || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status);
+        let busy = is_busy(status);
         match self.asked {
             // IMDS answers 404 and 410 while it is being updated
             // (https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling).
             Asked::Imds(_) | Asked::AppService(_) => {
                 busy || [StatusCode::NOT_FOUND, StatusCode::GONE].contains(&status)
             }
-            Asked::Entra { .. } => {
+            Asked::Entra(_) => {
                 busy || complaint.error.as_deref() == Some("temporarily_unavailable")
                     || matches!(
                         complaint.aadsts,
@@ -204,76 +283,98 @@ impl Subject {
             }
         }
     }
+}
 
-    fn status_hint(&self, status: StatusCode, complaint: &Complaint) -> Option<String> {
-        match &self.asked {
-            Asked::Entra { .. } if !complaint.json => Some(
-                "this does not come from Entra but from something on the way, a proxy perhaps"
-                    .into(),
-            ),
-            Asked::Entra { claims } => {
-                let code = complaint.aadsts?;
-                let hint = aadsts_hint(code)?;
-                Some(match claims {
-                    Some(claims) if FEDERATION.contains(&code) => format!("{hint}: {claims}"),
-                    _ => hint.to_owned(),
-                })
-            }
-            Asked::Imds(identity) | Asked::AppService(identity) => match status.as_u16() {
-                400 => Some(match identity {
-                    Identity::System => {
-                        "enable the system-assigned identity, or name a user-assigned one".into()
-                    }
-                    named => format!("is {named} assigned to this host?"),
-                }),
-                403 if complaint.text.contains("unreachable") => Some(
-                    "this is not an Azure host: a proxy answered for the metadata service".into(),
+/// Whether a status says that the request itself was in order.
+pub(crate) fn is_busy(status: StatusCode) -> bool {
+    status.is_server_error()
+        || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status)
+}
+
+/// An answer with an error status, on one line.
+pub(crate) fn said(
+    place: &str,
+    answer: &Answer,
+    complaint: &Complaint,
+    redactor: &Redactor,
+) -> String {
+    let mut what = format!("{place} answered {}", answer.status);
+    if !complaint.json && !answer.body.is_empty() {
+        let kind = kind(answer.content_type.as_deref(), redactor);
+        what.push_str(&format!(" with {kind}, not JSON"));
+    }
+    let said = redactor.quote(&complaint.text);
+    if !said.is_empty() {
+        what.push_str(&format!(": {said}"));
+    }
+    if let Some(code) = complaint
+        .aadsts
+        .filter(|code| !said.contains(&code.to_string()))
+    {
+        what.push_str(&format!(" (AADSTS{code})"));
+    }
+    if let Some(id) = complaint
+        .correlation_id
+        .as_ref()
+        .or(answer.correlation_id.as_ref())
+    {
+        what.push_str(&format!(" (correlation id {})", redactor.quote(id)));
+    }
+    what
+}
+
+fn identity_status(
+    identity: &Identity,
+    status: StatusCode,
+    complaint: &Complaint,
+) -> (&'static str, Option<String>) {
+    // The metadata service passes on what Entra says of the resource.
+    if complaint.aadsts.is_some_and(entra::is_scope) {
+        return ("entra_scope", Some(entra::SCOPE_HINT.into()));
+    }
+    let hint = |code, text: &dyn fmt::Display| (code, Some(text.to_string()));
+    match status.as_u16() {
+        400 => hint(
+            "identity_not_found",
+            &match identity {
+                Identity::System => String::from(
+                    "enable the system-assigned identity (az vm identity assign, az webapp identity assign or \
+                 az containerapp identity assign --system-assigned), or name a user-assigned one",
                 ),
-                404 | 410 => Some("the identity service is being updated".into()),
-                429 => Some("too many token requests from this host".into()),
-                _ => None,
+                named => format!(
+                    "is {named} assigned to this host? assign it (az vm identity assign, az webapp identity assign or \
+                 az containerapp identity assign, --identities or --user-assigned <resource id>), or do not name it"
+                ),
             },
-        }
+        ),
+        403 if complaint.text.contains("unreachable") => hint(
+            "identity_not_azure",
+            &"this is not an Azure host: a proxy answered for the metadata service; on a laptop use azure-cli",
+        ),
+        404 | 410 => hint(
+            "identity_updating",
+            &"the identity service is being updated, which takes a minute or so",
+        ),
+        429 => hint(
+            "identity_throttled",
+            &"too many token requests from this host; which other program asks for tokens?",
+        ),
+        408 | 500.. => ("identity_unavailable", None),
+        _ if !complaint.json => hint("identity_not_json", &SOMETHING_BETWEEN),
+        _ => ("identity_refused", None),
     }
 }
 
-/// The assertion fits no federated credential.
-const FEDERATION: [u32; 4] = [70_021, 700_211, 700_212, 700_213];
-
-/// Meanings: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
-fn aadsts_hint(code: u32) -> Option<&'static str> {
-    Some(match code {
-        7_000_215 => "the client secret is wrong; was the secret's id copied instead of its value?",
-        7_000_222 => "the client secret has expired; create a new one",
-        700_016 => "the application is not in this tenant: check client id, tenant id and cloud",
-        90_002 | 900_023 => "no such tenant: check the tenant id and the cloud",
-        70_021 | 700_211..=700_213 => {
-            "no federated credential of the application matches this token's issuer, subject and audience"
-        }
-        700_024 => {
-            "the token file is out of date or the clock is wrong; is the file being rotated?"
-        }
-        70_011 | 500_011 | 1_002_012 => {
-            "the scope is not known in this tenant; does its cloud fit the authority's?"
-        }
-        50_105 | 53_003 | 65_001 => {
-            "the tenant forbids it: conditional access, missing assignment or missing consent"
-        }
-        50_196 | 90_006 | 90_033 | 90_055 => "Entra is busy or throttles this application",
-        _ => return None,
-    })
-}
-
-fn tls(place: &str, error: &io::Error) -> Finding {
+fn tls(code: &'static str, place: &str, error: &io::Error) -> Finding {
     let what = format!("no TLS connection to {place}: {error}");
     let cause = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match cause {
-        Some(rustls::Error::InvalidCertificate(_)) => Finding::permanent(what).hint(
+        Some(rustls::Error::InvalidCertificate(_)) => Finding::permanent(code, what).hint(
             "does a proxy inspect TLS here? its authority has to be trusted, with SSL_CERT_FILE for example",
         ),
-        _ => Finding::transient(what),
+        _ => Finding::transient(code, what),
     }
 }
 

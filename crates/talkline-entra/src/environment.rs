@@ -1,6 +1,6 @@
 //! The variables that Azure hosts set, as data.
 
-use std::fmt;
+use std::{ffi::OsString, fmt};
 
 use talkline_auth::Secret;
 
@@ -31,6 +31,9 @@ pub struct Environment {
     pub(crate) tenant_id: Option<String>,
     pub(crate) client_id: Option<String>,
     pub(crate) federated_token_file: Option<String>,
+    pub(crate) client_secret: Option<Secret>,
+    pub(crate) client_certificate_path: Option<String>,
+    pub(crate) path: Option<OsString>,
     pub(crate) authority_host: Option<String>,
 }
 
@@ -38,7 +41,8 @@ impl Environment {
     /// Asks `lookup` for every variable that any kind of credential needs:
     /// `IDENTITY_ENDPOINT`, `IDENTITY_HEADER`, `IDENTITY_SERVER_THUMBPRINT`, `IMDS_ENDPOINT`,
     /// `MSI_ENDPOINT`, `MSI_SECRET`, `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`,
-    /// `AZURE_FEDERATED_TOKEN_FILE` and `AZURE_AUTHORITY_HOST`.
+    /// `AZURE_FEDERATED_TOKEN_FILE`, `AZURE_CLIENT_SECRET`, `AZURE_CLIENT_CERTIFICATE_PATH`,
+    /// `AZURE_AUTHORITY_HOST`, and `PATH`, where developer tools are looked for.
     ///
     /// An empty `AZURE_*` variable counts as absent. The others count as present even when empty,
     /// because azure_identity chooses its endpoint that way.
@@ -55,6 +59,9 @@ impl Environment {
             tenant_id: filled("AZURE_TENANT_ID"),
             client_id: filled("AZURE_CLIENT_ID"),
             federated_token_file: filled("AZURE_FEDERATED_TOKEN_FILE"),
+            client_secret: filled("AZURE_CLIENT_SECRET").map(Secret::new),
+            client_certificate_path: filled("AZURE_CLIENT_CERTIFICATE_PATH"),
+            path: filled("PATH").map(OsString::from),
             authority_host: filled("AZURE_AUTHORITY_HOST"),
         }
     }
@@ -69,6 +76,8 @@ impl fmt::Debug for Environment {
             .field("tenant_id", &self.tenant_id)
             .field("client_id", &self.client_id)
             .field("federated_token_file", &self.federated_token_file)
+            .field("client_secret", &self.client_secret)
+            .field("client_certificate_path", &self.client_certificate_path)
             .field("authority_host", &self.authority_host)
             .finish_non_exhaustive()
     }

@@ -51,17 +51,21 @@ impl Fetcher {
         );
         let sdk = |error: azure_core::Error| {
             let what = redactor.quote(&with_sources(&error));
-            subject.refused(&what, true)
+            subject.refused("identity_refused", &what, true)
         };
         let credential = credential(options(&exchange)).map_err(sdk)?;
         let limit = self.network.limits.fetch;
         let scopes = [self.scope.as_str()];
         let answer = timeout(limit, credential.get_token(&scopes, None)).await;
         let result = match (answer, exchange.take_failure()) {
-            (Ok(Ok(token)), _) => self.token(token.token.secret(), token.expires_on),
-            (_, Some(failure)) => Err(subject.failure(failure, redactor)),
+            (Ok(Ok(token)), _) => self.token(
+                token.token.secret(),
+                token.expires_on,
+                exchange.refresh_in(),
+            ),
+            (_, Some(failure)) => Err(subject.failure(&failure, redactor)),
             (Ok(Err(error)), None) => Err(sdk(error)),
-            (Err(_), None) => Err(subject.failure(Failure::Timeout(limit), redactor)),
+            (Err(_), None) => Err(subject.failure(&Failure::Timeout(limit), redactor)),
         };
         match &result {
             Ok(token) => debug!(
@@ -71,6 +75,7 @@ impl Fetcher {
             ),
             Err(error) => debug!(
                 source = subject.source_name,
+                code = error.code,
                 permanent = error.permanent,
                 "no token"
             ),
@@ -78,20 +83,22 @@ impl Fetcher {
         result
     }
 
-    fn token(&self, token: &str, expires_on: OffsetDateTime) -> Result<FetchedToken, TokenError> {
+    fn token(
+        &self,
+        token: &str,
+        expires_on: OffsetDateTime,
+        refresh_in: Option<Duration>,
+    ) -> Result<FetchedToken, TokenError> {
         let left = expires_on - OffsetDateTime::now_utc();
         match Duration::try_from(left) {
             Ok(time_to_live) if !time_to_live.is_zero() => Ok(FetchedToken {
                 secret: Secret::new(token),
                 time_to_live,
+                // The metadata service counts from when it got the token, not from this answer:
+                // a renewal after the end would be none.
+                refresh_in: refresh_in.filter(|refresh_in| *refresh_in < time_to_live),
             }),
-            _ => Err(self.subject.refused(
-                &format!(
-                    "{} gave a token that has already expired; hint: is the clock right?",
-                    self.subject.place
-                ),
-                false,
-            )),
+            _ => Err(self.subject.expired()),
         }
     }
 }

@@ -41,23 +41,36 @@
 mod answer;
 mod application;
 mod authority;
+mod certificate;
+mod claims;
 mod diagnosis;
 mod environment;
 mod fetch;
+mod file;
 mod managed_identity;
 mod network;
 mod redact;
 mod scope;
+mod select;
 mod setup_error;
+mod tool;
 mod transport;
+#[cfg(feature = "key-vault")]
+mod vault;
 
 pub use application::{ClientSecret, WorkloadIdentity};
 pub use authority::{Application, Authority};
+pub use certificate::{CertificateFiles, ClientAssertion};
+pub use claims::TokenClaims;
 pub use environment::Environment;
 pub use managed_identity::{Identity, ManagedIdentity};
 pub use network::{Limits, Network};
 pub use scope::{Scope, scope_for_host};
+pub use select::{DeveloperTools, Kind, Selection, select};
 pub use setup_error::SetupError;
+pub use tool::{AzureCli, AzureDeveloperCli};
+#[cfg(feature = "key-vault")]
+pub use vault::{KeyVault, VaultError, VaultReference, VaultSecret};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -58,6 +58,12 @@ impl Scope {
         Self(scope_for_host(host).to_owned())
     }
 
+    /// A scope of which the form is known to be right.
+    #[cfg(feature = "key-vault")]
+    pub(crate) fn known(scope: &'static str) -> Self {
+        Self(scope.to_owned())
+    }
+
     /// The scope as it is sent.
     pub fn as_str(&self) -> &str {
         &self.0

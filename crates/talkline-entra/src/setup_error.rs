@@ -42,7 +42,52 @@ pub enum SetupError {
         /// The variables by which it was recognised.
         variables: &'static str,
     },
+    /// Certificate and key are missing, unreadable, of the wrong kind, or not each other's; says
+    /// which.
+    #[error("the client certificate cannot be used: {0}")]
+    Certificate(&'static str),
+    /// A Key Vault reference that is none; says what is wrong, without quoting it.
+    #[error("the Key Vault reference is not valid: {0}")]
+    VaultReference(&'static str),
     /// A host name is redirected to an address that is not loopback.
     #[error("an override must point to a loopback address")]
     Override,
+}
+
+impl SetupError {
+    /// What kind of failure it is, in a word that stays the same.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Scope(_) => "entra_scope_form",
+            Self::Missing(_) => "entra_setting_missing",
+            Self::Id { .. } => "entra_id_form",
+            Self::Authority(_) => "entra_authority_form",
+            Self::IdentityEndpoint => "identity_egress_blocked",
+            Self::ResourceIdOnAppService => "identity_resource_id",
+            Self::UnsupportedHost { .. } => "identity_unsupported_host",
+            Self::Certificate(_) => "entra_certificate_form",
+            Self::VaultReference(_) => "vault_reference_form",
+            Self::Override => "identity_override",
+        }
+    }
+
+    /// What to do about it, where that is more than correcting the value.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Missing("AZURE_FEDERATED_TOKEN_FILE") => {
+                "label the pod azure.workload.identity/use: \"true\" and name a service account that is federated"
+            }
+            Self::IdentityEndpoint => {
+                "the platform sets IDENTITY_ENDPOINT; remove what overwrites it"
+            }
+            Self::ResourceIdOnAppService => "az identity show --ids <resource id> --query clientId",
+            Self::UnsupportedHost { .. } => {
+                "unset those variables if this is another kind of host, or use a client secret or a certificate"
+            }
+            Self::Certificate(_) => {
+                "from a PFX file: openssl pkcs12 -in certificate.pfx -nodes -out certificate.pem"
+            }
+            _ => return None,
+        })
+    }
 }

@@ -49,6 +49,7 @@ pub(crate) struct Exchange {
     destination: Arc<Destination>,
     shape: Shape,
     failure: Mutex<Option<Failure>>,
+    refresh_in: Mutex<Option<Duration>>,
 }
 
 /// What went wrong, as found. Texts in here have not been scrubbed of secrets.
@@ -71,25 +72,35 @@ pub(crate) enum Failure {
     /// No complete answer within [`Limits::exchange`](crate::Limits::exchange).
     Timeout(Duration),
     /// An answer with another status than success.
-    Status(Answer),
+    Status(Box<Answer>),
     /// A successful answer longer than [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
     TooLarge(usize),
     /// A successful answer that holds no usable token. Its body is not kept.
     NotAToken {
         content_type: Option<String>,
         length: usize,
+        json: bool,
         why: &'static str,
     },
 }
 
-/// An answer that is an error.
+/// An answer, whatever its status.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: http::StatusCode,
     pub(crate) content_type: Option<String>,
     pub(crate) correlation_id: Option<String>,
+    pub(crate) retry_after: Option<Duration>,
+    /// `WWW-Authenticate`.
+    #[cfg_attr(
+        not(feature = "key-vault"),
+        expect(dead_code, reason = "only vaults challenge")
+    )]
+    pub(crate) challenge: Option<String>,
     /// The beginning of the body, at most as long as the limit.
     pub(crate) body: Bytes,
+    /// There was more of it.
+    pub(crate) truncated: bool,
 }
 
 impl Exchange {
@@ -99,17 +110,18 @@ impl Exchange {
             destination,
             shape,
             failure: Mutex::new(None),
+            refresh_in: Mutex::new(None),
         })
     }
 
     /// What went wrong, if the transport was where it went wrong.
     pub(crate) fn take_failure(&self) -> Option<Failure> {
-        self.recorded().take()
+        locked(&self.failure).take()
     }
 
-    fn recorded(&self) -> MutexGuard<'_, Option<Failure>> {
-        // A poisoned lock still holds a whole value: it is only ever replaced.
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    /// When the service that gave the token wants to be asked again: the SDK drops it.
+    pub(crate) fn refresh_in(&self) -> Option<Duration> {
+        *locked(&self.refresh_in)
     }
 
     async fn token_body(&self, request: &Request) -> Result<Bytes, Failure> {
@@ -118,74 +130,26 @@ impl Exchange {
                 wanted: destination::describe(request.url()),
             });
         }
-        let limit = self.network.limits.exchange;
-        let (head, body) = timeout(limit, self.send(request))
-            .await
-            .map_err(|_| Failure::Timeout(limit))??;
-        let text = |name: &str| {
-            let value = head.headers.get(name)?.to_str().ok()?;
-            Some(value.to_owned())
-        };
-        let content_type = text("content-type");
-        if !head.status.is_success() {
-            return Err(Failure::Status(Answer {
-                status: head.status,
-                content_type,
-                correlation_id: text("x-ms-request-id")
-                    .or_else(|| text("x-ms-correlation-request-id")),
-                body: body.bytes,
-            }));
+        let answer = send(&self.network, &self.destination, self.head(request)?).await?;
+        if !answer.status.is_success() {
+            return Err(Failure::Status(Box::new(answer)));
         }
-        if body.truncated {
+        if answer.truncated {
             return Err(Failure::TooLarge(self.network.limits.body_bytes_max));
         }
         // The SDK would quote what it cannot parse, and adds a life time to the clock unchecked.
-        match answer::check_token(self.shape, &body.bytes) {
-            Ok(()) => Ok(body.bytes),
+        match answer::check_token(self.shape, &answer.body) {
+            Ok(refresh_in) => {
+                *locked(&self.refresh_in) = refresh_in;
+                Ok(answer.body)
+            }
             Err(why) => Err(Failure::NotAToken {
-                content_type,
-                length: body.bytes.len(),
+                content_type: answer.content_type,
+                length: answer.body.len(),
+                json: why != answer::NOT_JSON,
                 why,
             }),
         }
-    }
-
-    async fn send(&self, request: &Request) -> Result<(http::response::Parts, Read), Failure> {
-        let destination = &*self.destination;
-        let tcp = self.connect().await?;
-        let head = self.head(request)?;
-        if !destination.tls {
-            return self.exchange(tcp, head).await;
-        }
-        let name = ServerName::try_from(destination.host.clone())
-            .map_err(|error| Failure::Tls(io::Error::other(error)))?;
-        let tls = TlsConnector::from(Arc::clone(&self.network.tls))
-            .connect(name, tcp)
-            .await
-            .map_err(Failure::Tls)?;
-        self.exchange(tls, head).await
-    }
-
-    async fn connect(&self) -> Result<tokio::net::TcpStream, Failure> {
-        let destination = &*self.destination;
-        let limit = self.network.limits.connect;
-        let deadline = Instant::now() + limit;
-        let late = |_| Failure::ConnectTimeout(limit);
-        let key = (destination.host.clone(), destination.port);
-        let addresses = match self.network.overrides.get(&key) {
-            Some(address) => vec![*address],
-            None => timeout_at(deadline, connect::resolve(&key.0, key.1))
-                .await
-                .map_err(late)?
-                .map_err(Failure::Resolve)?,
-        };
-        if destination.reach == Reach::Local && !addresses.iter().all(|a| is_local(a.ip())) {
-            return Err(Failure::NotLocal);
-        }
-        connect::first(&addresses, deadline, tokio::net::TcpStream::connect)
-            .await
-            .map_err(late)?
-            .map_err(Failure::Connect)
     }
 
     /// The request as it goes out: the SDK's headers, except those that belong to the transport.
@@ -227,35 +191,6 @@ impl Exchange {
         }
         Ok(out)
     }
-
-    async fn exchange(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        request: http::Request<Full<Bytes>>,
-    ) -> Result<(http::response::Parts, Read), Failure> {
-        let broken = |error: hyper::Error| Failure::Http(with_sources(&error));
-        let (mut sender, connection) = http1::Builder::new()
-            .max_header_size(HEAD_BYTES_MAX)
-            .max_headers(64)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(broken)?;
-        let limit = self.network.limits.body_bytes_max;
-        let exchange = async {
-            let (head, body) = sender
-                .send_request(request)
-                .await
-                .map_err(broken)?
-                .into_parts();
-            Ok((head, read(body, limit).await.map_err(broken)?))
-        };
-        // Both ends of the connection are polled here, so that dropping the future closes it.
-        tokio::pin!(exchange, connection);
-        tokio::select! {
-            done = &mut exchange => done,
-            _ = &mut connection => exchange.await,
-        }
-    }
 }
 
 #[async_trait::async_trait]
@@ -270,10 +205,124 @@ impl HttpClient for Exchange {
                 body,
             )),
             Err(failure) => {
-                *self.recorded() = Some(failure);
+                *locked(&self.failure) = Some(failure);
                 Err(Error::with_message(ErrorKind::Other, FAILED))
             }
         }
+    }
+}
+
+/// A poisoned lock still holds a whole value: values are only ever replaced.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One request on a connection of its own, within the limits of `network`; redirects are answers.
+///
+/// # Cancel safety
+///
+/// Dropping the future closes the connection.
+pub(crate) async fn send(
+    network: &Network,
+    destination: &Destination,
+    request: http::Request<Full<Bytes>>,
+) -> Result<Answer, Failure> {
+    let limit = network.limits.exchange;
+    let (head, body) = timeout(limit, send_unbounded(network, destination, request))
+        .await
+        .map_err(|_| Failure::Timeout(limit))??;
+    let text = |name: &str| {
+        let value = head.headers.get(name)?.to_str().ok()?;
+        Some(value.to_owned())
+    };
+    Ok(Answer {
+        status: head.status,
+        content_type: text("content-type"),
+        correlation_id: text("x-ms-request-id").or_else(|| text("x-ms-correlation-request-id")),
+        retry_after: text("retry-after").as_deref().and_then(retry_after),
+        challenge: text("www-authenticate"),
+        body: body.bytes,
+        truncated: body.truncated,
+    })
+}
+
+/// Seconds or a date (RFC 9110, section 10.2.3).
+fn retry_after(value: &str) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = azure_core::time::parse_rfc7231(value.trim()).ok()?;
+    Duration::try_from(date - azure_core::time::OffsetDateTime::now_utc()).ok()
+}
+
+async fn send_unbounded(
+    network: &Network,
+    destination: &Destination,
+    request: http::Request<Full<Bytes>>,
+) -> Result<(http::response::Parts, Read), Failure> {
+    let limit = network.limits.body_bytes_max;
+    let tcp = connect(network, destination).await?;
+    if !destination.tls {
+        return exchange(tcp, request, limit).await;
+    }
+    let name = ServerName::try_from(destination.host.clone())
+        .map_err(|error| Failure::Tls(io::Error::other(error)))?;
+    let tls = TlsConnector::from(Arc::clone(&network.tls))
+        .connect(name, tcp)
+        .await
+        .map_err(Failure::Tls)?;
+    exchange(tls, request, limit).await
+}
+
+async fn connect(
+    network: &Network,
+    destination: &Destination,
+) -> Result<tokio::net::TcpStream, Failure> {
+    let limit = network.limits.connect;
+    let deadline = Instant::now() + limit;
+    let late = |_| Failure::ConnectTimeout(limit);
+    let key = (destination.host.clone(), destination.port);
+    let addresses = match network.overrides.get(&key) {
+        Some(address) => vec![*address],
+        None => timeout_at(deadline, connect::resolve(&key.0, key.1))
+            .await
+            .map_err(late)?
+            .map_err(Failure::Resolve)?,
+    };
+    if destination.reach == Reach::Local && !addresses.iter().all(|a| is_local(a.ip())) {
+        return Err(Failure::NotLocal);
+    }
+    connect::first(&addresses, deadline, tokio::net::TcpStream::connect)
+        .await
+        .map_err(late)?
+        .map_err(Failure::Connect)
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: http::Request<Full<Bytes>>,
+    limit: usize,
+) -> Result<(http::response::Parts, Read), Failure> {
+    let broken = |error: hyper::Error| Failure::Http(with_sources(&error));
+    let (mut sender, connection) = http1::Builder::new()
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_headers(64)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    let exchange = async {
+        let (head, body) = sender
+            .send_request(request)
+            .await
+            .map_err(broken)?
+            .into_parts();
+        Ok((head, read(body, limit).await.map_err(broken)?))
+    };
+    // Both ends of the connection are polled here, so that dropping the future closes it.
+    tokio::pin!(exchange, connection);
+    tokio::select! {
+        done = &mut exchange => done,
+        _ = &mut connection => exchange.await,
     }
 }
 
@@ -340,8 +389,7 @@ mod tests {
             reach,
             takes_identity_header: false,
         };
-        let exchange = Exchange::new(Network::new(&tls), Arc::new(destination), Shape::Entra);
-        match exchange.connect().await {
+        match super::connect(&Network::new(&tls), &destination).await {
             Ok(_) => "connected".into(),
             Err(failure) => format!("{failure:?}"),
         }

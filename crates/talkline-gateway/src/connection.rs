@@ -20,7 +20,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Instant, timeout, timeout_at},
 };
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::{
     admit::{Admitted, admit},
@@ -137,7 +137,7 @@ async fn respond(
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     let answered = if matches!(path, "/healthz" | "/readyz") {
-        health(&request, lifecycle)
+        health(&request, shared, lifecycle)
     } else if Ask::is_realtime_path(path) {
         upgrade(request, shared, lifecycle, slot).await
     } else {
@@ -155,6 +155,7 @@ async fn respond(
 
 fn health<B>(
     request: &Request<B>,
+    shared: &Shared,
     lifecycle: Lifecycle,
 ) -> Result<Response<Full<Bytes>>, HttpRefusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -165,11 +166,13 @@ fn health<B>(
         )
         .with_header(header::ALLOW, "GET, HEAD"));
     }
-    let ready = request.uri().path() == "/healthz" || lifecycle == Lifecycle::Serving;
-    let (status, body) = if ready {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    let (status, body) = match request.uri().path() {
+        "/healthz" => (StatusCode::OK, "ok\n"),
+        _ if lifecycle != Lifecycle::Serving => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        _ if !shared.reach.tokens.all_usable() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no upstream token\n")
+        }
+        _ => (StatusCode::OK, "ok\n"),
     };
     let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;
@@ -252,26 +255,21 @@ async fn dial(
     labels: &mut SessionLabels,
 ) -> Outcome {
     labels.routed(route);
-    let request = match route.upstream.request(ask, correlation) {
-        Ok(request) => request,
-        Err(error) => return Outcome::Refused(Box::new(unusable_target(&error))),
-    };
     let started = Instant::now();
-    let dialled = shared.dialer.dial(&request).await;
+    let opened = shared.reach.open(route.upstream, ask, correlation).await;
     labels.dialled = started.elapsed();
-    match dialled {
+    match opened {
         Ok((upstream, Answer { request_id, region })) => {
             labels.request_id = request_id;
             labels.region = region;
             Outcome::Open(upstream)
         }
-        Err(refusal) => {
-            let diagnosis = Diagnosis::of(&refusal, route.upstream, ask.intent, request.target());
+        Err(diagnosis) => {
             if let Some(answer) = &diagnosis.answer {
                 labels.request_id.clone_from(&answer.request_id);
                 labels.region.clone_from(&answer.region);
             }
-            Outcome::Refused(Box::new(diagnosis))
+            Outcome::Refused(diagnosis)
         }
     }
 }
@@ -419,9 +417,4 @@ where
 fn unknown_model(unknown: &UnknownModel) -> Diagnosis {
     let available = unknown.available.iter().map(AsRef::as_ref);
     Diagnosis::unknown_model(&unknown.asked, available)
-}
-
-fn unusable_target(error: &talkline_auth::SealError) -> Diagnosis {
-    info!(%error, "a configured upstream has no usable path");
-    Diagnosis::unusable_path()
 }

@@ -86,6 +86,11 @@ impl ResolveOverride {
             address,
         })
     }
+
+    /// Where connections go instead: a loopback address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 /// An upstream's byte stream after the handshake, with the bytes that came behind its 101.

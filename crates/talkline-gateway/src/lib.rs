@@ -3,8 +3,8 @@
 //! The service as a library. [`Gateway::serve`] takes a bound listener and runs until it is told to
 //! stop; everything that can be configured comes in as a resolved [`talkline_config::Config`].
 //!
-//! What it deliberately does not do: read files other than the certificates it is given, read
-//! environment variables, install a process-wide crypto provider or a log subscriber.
+//! What it deliberately does not do: read files other than the certificates and key files it is
+//! given, read environment variables, install a process-wide crypto provider or a log subscriber.
 //!
 //! ```no_run
 //! # async fn run(config: talkline_config::Config) -> Result<(), Box<dyn std::error::Error>> {
@@ -25,12 +25,16 @@ mod connection;
 mod dial;
 mod handshake;
 mod head;
+mod keys;
+mod reach;
 mod refusal;
 mod report;
 mod server;
 pub mod tls;
+mod tokens;
 
 pub use dial::ResolveOverride;
+pub use keys::KeyReader;
 pub use refusal::RefusalDelivery;
 pub use server::{Gateway, Options, StartError};
 

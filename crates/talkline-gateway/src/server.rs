@@ -1,9 +1,14 @@
 //! The listener: accepts connections, bounds them, and drains them at the end.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rustls::ServerConfig;
-use talkline_auth::ClientKeys;
+use talkline_auth::{ClientKeys, KeyCell, KeyFiles, TokenCell, TokenSource};
 use talkline_config::{Config, Routes};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
@@ -21,8 +26,11 @@ use crate::{
     connection::{self, Lifecycle},
     dial::{DialTimeouts, Dialer, ResolveOverride},
     head::HeadLimits,
+    keys::{KeyReader, Keys},
+    reach::Reach,
     refusal::RefusalDelivery,
     tls::{self, TlsError},
+    tokens::Tokens,
 };
 
 /// Header lines of a request.
@@ -41,6 +49,12 @@ pub struct Options {
     pub tls: Option<Arc<ServerConfig>>,
     /// Loopback addresses that stand in for upstream names, for tests.
     pub resolve: Vec<ResolveOverride>,
+    /// For each [`TokenCell`] of the configuration, the source that its tokens come from.
+    pub token_sources: Vec<(TokenCell, Arc<dyn TokenSource>)>,
+    /// For each [`KeyCell`] of the configuration, the files that its keys were read from.
+    pub watched_keys: Vec<(KeyCell, KeyFiles)>,
+    /// Whom to ask for a newer key when an upstream refuses one that does not come from a file.
+    pub key_readers: Vec<(KeyCell, KeyReader)>,
     /// How clients are told that an upstream gives them no session.
     pub refusals: RefusalDelivery,
 }
@@ -52,6 +66,10 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] TlsError),
+    /// The configuration signs in to a provider with Entra ID, and [`Options::token_sources`] has
+    /// no source for it.
+    #[error("provider `{0}` signs in with Entra ID, but nothing was given that fetches its tokens")]
+    NoTokenSource(String),
 }
 
 /// The relay as a service.
@@ -60,6 +78,8 @@ pub struct Gateway {
     tls: Option<TlsAcceptor>,
     handshakes: Arc<Semaphore>,
     drain_grace: Duration,
+    /// What keeps credentials fresh. Started by the first that needs it, aborted with the gateway.
+    background: Mutex<JoinSet<()>>,
 }
 
 /// What every connection needs to know. Never changes after the start.
@@ -67,7 +87,7 @@ pub(crate) struct Shared {
     pub(crate) keys: ClientKeys,
     pub(crate) origins: OriginPolicy,
     pub(crate) routes: Routes,
-    pub(crate) dialer: Dialer,
+    pub(crate) reach: Reach,
     pub(crate) refusals: RefusalDelivery,
     pub(crate) sessions: Arc<Semaphore>,
     pub(crate) session_limits: SessionLimits,
@@ -109,6 +129,13 @@ impl Gateway {
             inspect_bytes_max: limits.inspected_event_bytes_max,
             ..SessionLimits::default()
         };
+        let tokens = Tokens::new(options.token_sources);
+        for (name, upstream) in config.routes.providers() {
+            let orphan = |cell| !tokens.know(cell);
+            if upstream.token_cell().is_some_and(orphan) {
+                return Err(StartError::NoTokenSource(name.to_owned()));
+            }
+        }
         let shared = Shared {
             keys: config
                 .clients
@@ -119,7 +146,12 @@ impl Gateway {
                 own_hosts: config.server.allowed_hosts,
             },
             routes: config.routes,
-            dialer: Dialer::new(tls::client_config()?, timeouts, options.resolve),
+            reach: Reach {
+                dialer: Dialer::new(tls::client_config()?, timeouts, options.resolve),
+                tokens,
+                keys: Keys::new(options.watched_keys, options.key_readers),
+                token_wait_max: limits.upgrade_timeout,
+            },
             refusals: options.refusals,
             sessions: Arc::new(Semaphore::new(limits.sessions_max)),
             session_limits,
@@ -135,6 +167,7 @@ impl Gateway {
             tls: server_tls.map(TlsAcceptor::from),
             handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
             drain_grace: limits.drain_grace,
+            background: Mutex::default(),
         })
     }
 
@@ -144,7 +177,8 @@ impl Gateway {
     }
 
     /// Opens a session with every upstream and closes it again at once; returns those that refused,
-    /// by the name that the configuration gives them.
+    /// by the name that the configuration gives them. Begins to keep tokens and keys fresh, if
+    /// nothing has yet.
     ///
     /// # Cancel safety
     ///
@@ -157,26 +191,37 @@ impl Gateway {
             dialect: ClientDialect::Ga,
             offers_realtime: false,
         };
+        self.start_background();
+        let correlation = Correlation::default();
         for (name, upstream) in self.shared.routes.providers() {
-            let Ok(request) = upstream.request(&ask, &Correlation::default()) else {
-                continue;
-            };
-            if let Err(refusal) = self.shared.dialer.dial(&request).await {
-                let target = request.target();
-                let diagnosis = Diagnosis::of(&refusal, upstream, ask.intent, target);
-                refusals.push((name.to_owned(), diagnosis));
+            if let Err(diagnosis) = self.shared.reach.open(upstream, &ask, &correlation).await {
+                refusals.push((name.to_owned(), *diagnosis));
             }
         }
         refusals
     }
 
+    /// Starts what keeps credentials fresh, unless it runs.
+    fn start_background(&self) {
+        let mut background = self
+            .background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if background.is_empty() {
+            self.shared.reach.tokens.drive(&mut background);
+            self.shared.reach.keys.drive(&mut background);
+        }
+    }
+
     /// Accepts connections until `shutdown` completes, then drains: stops listening at once, lets
-    /// sessions run on for the configured grace, tells the rest why they end, and returns.
+    /// sessions run on for the configured grace, tells the rest why they end, and returns. Tokens and
+    /// keys are kept fresh meanwhile.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future ends every session without a close frame.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        self.start_background();
         let (lifecycle, watched) = watch::channel(Lifecycle::Serving);
         let mut connections = JoinSet::new();
         tokio::pin!(shutdown);
@@ -200,6 +245,11 @@ impl Gateway {
         }
         drop(listener);
         self.drain(connections, lifecycle).await;
+        let background = self.background.into_inner();
+        background
+            .unwrap_or_else(PoisonError::into_inner)
+            .shutdown()
+            .await;
     }
 
     fn start(
@@ -234,7 +284,7 @@ impl Gateway {
         });
     }
 
-    async fn drain(self, mut connections: JoinSet<()>, lifecycle: watch::Sender<Lifecycle>) {
+    async fn drain(&self, mut connections: JoinSet<()>, lifecycle: watch::Sender<Lifecycle>) {
         if connections.is_empty() {
             return;
         }

@@ -4,7 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
+use crate::caller::Secret;
 use crate::refusal::Refusal;
+use crate::simulator::DEFAULT_API_KEY;
 
 /// The audiences that Microsoft documents for Azure OpenAI and for AI Foundry.
 const AUDIENCES: [&str; 2] = [
@@ -54,6 +56,28 @@ pub fn unsigned_token(claims: &serde_json::Value) -> String {
     format!("{header}.{claims}.{signature}")
 }
 
+/// What lets a caller in, all of which can change while the simulator runs.
+#[derive(Debug)]
+pub(crate) struct Access {
+    pub(crate) api_keys: Vec<Secret>,
+    pub(crate) bearer: BearerRule,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            api_keys: vec![Secret::new(DEFAULT_API_KEY)],
+            bearer: BearerRule::default(),
+        }
+    }
+}
+
+impl Access {
+    fn takes_key(&self, key: &str) -> bool {
+        self.api_keys.iter().any(|each| each.expose() == key)
+    }
+}
+
 /// The credentials of one request, wherever they stood.
 #[derive(Default)]
 #[cfg_attr(test, derive(Debug))]
@@ -92,25 +116,24 @@ enum Audience {
 /// Azure's rules: an API key in its own header or query, an Entra token as bearer, and never both.
 pub(crate) fn check_azure(
     offered: &Offered<'_>,
-    api_key: &str,
-    rule: &BearerRule,
+    access: &Access,
     now_unix: u64,
 ) -> Result<(), Refusal> {
     match (offered.key(), offered.authorization) {
         (Some(_), Some(_)) => Err(Refusal::two_credentials()),
-        (Some(key), None) if key == api_key => Ok(()),
+        (Some(key), None) if access.takes_key(key) => Ok(()),
         (Some(_), None) => Err(Refusal::key_invalid()),
-        (None, Some(authorization)) => check_bearer(authorization, rule, now_unix),
+        (None, Some(authorization)) => check_bearer(authorization, &access.bearer, now_unix),
         (None, None) if offered.key_subprotocol.is_some() => Err(Refusal::subprotocol_auth()),
         (None, None) => Err(Refusal::no_auth()),
     }
 }
 
 /// The rules of api.openai.com: the key as bearer, or as a subprotocol for browsers.
-pub(crate) fn check_openai(offered: &Offered<'_>, api_key: &str) -> Result<(), Refusal> {
+pub(crate) fn check_openai(offered: &Offered<'_>, access: &Access) -> Result<(), Refusal> {
     let bearer = offered.authorization.and_then(bearer_token);
     match bearer.or(offered.key_subprotocol) {
-        Some(key) if key == api_key => Ok(()),
+        Some(key) if access.takes_key(key) => Ok(()),
         Some(_) => Err(Refusal::openai(
             "incorrect_api_key",
             401,

@@ -59,9 +59,9 @@ fn open(request: &Parts, rules: &Rules, now_unix: u64) -> Result<Opening, Refusa
     let dialect = route(request, rules.profile, &query)?;
     let offered = offered(&request.headers, &query);
     match rules.profile {
-        Profile::OpenAi => auth::check_openai(&offered, rules.api_key.expose())?,
+        Profile::OpenAi => auth::check_openai(&offered, &rules.access())?,
         Profile::Ga | Profile::Preview | Profile::Both => {
-            auth::check_azure(&offered, rules.api_key.expose(), &rules.bearer, now_unix)?;
+            auth::check_azure(&offered, &rules.access(), now_unix)?;
         }
     }
     let key = upgrade_key(request).ok_or_else(Refusal::not_an_upgrade)?;

@@ -1,20 +1,24 @@
-//! Decides how a conformant Azure Realtime endpoint behaves, and misbehaves, on loopback: for the demo, for tests
-//! and for the CI of users.
+//! Decides how a conformant Azure Realtime endpoint, and those that its credentials come from, behave and misbehave,
+//! on loopback: for the demo, for tests and for the CI of users.
 //!
 //! [`Simulator`] is the endpoint; [`caller`] holds one spoken turn with it, or with anything that speaks the same
 //! protocol. Neither knows Talkline: the WebSocket framing here is a second, independent implementation, so that a
 //! fault of the relay's cannot hide behind the same fault in its tests.
 //!
-//! It never leaves loopback, calls no service, verifies no token signature, and understands no speech: it knows
-//! its own clips and describes everything else by its length.
+//! [`identity`] has the fakes of Entra, managed identity, Key Vault and the Azure command lines.
+//!
+//! It never leaves the machine, calls no service, verifies no signature of a token that it is sent as a credential,
+//! and understands no speech: it knows its own clips and describes everything else by its length.
 #![forbid(unsafe_code)]
 #![doc = include_str!("../README.md")]
 
 pub mod caller;
 pub mod clips;
+pub mod identity;
 pub mod wav;
 
 mod auth;
+mod clock;
 mod handshake;
 mod ids;
 mod misbehaviour;

@@ -1,7 +1,7 @@
 //! Accepts connections and binds each to the rules.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -20,14 +20,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::auth::BearerRule;
-use crate::caller::Secret;
+use crate::auth::Access;
+use crate::clock::now_unix;
 use crate::handshake::{self, Opening, Transport, Verdict};
 use crate::ids;
 use crate::misbehaviour::{Misbehaviour, Scenario};
 use crate::record::{Recorder, SeenRequest};
 use crate::refusal::Refusal;
-use crate::simulator::{DEFAULT_API_KEY, Pace, Profile, Reply};
+use crate::simulator::{Pace, Profile, Reply};
 use crate::ws;
 
 mod held;
@@ -39,8 +39,7 @@ use held::{Held, Hold};
 #[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) profile: Profile,
-    pub(crate) api_key: Secret,
-    pub(crate) bearer: BearerRule,
+    pub(crate) access: RwLock<Access>,
     pub(crate) pace: Pace,
     pub(crate) reply: Reply,
     pub(crate) deployments: Option<Vec<String>>,
@@ -56,8 +55,7 @@ impl Default for Rules {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         Self {
             profile: Profile::default(),
-            api_key: Secret::new(DEFAULT_API_KEY),
-            bearer: BearerRule::default(),
+            access: RwLock::default(),
             pace: Pace::default(),
             reply: Reply::default(),
             deployments: None,
@@ -74,6 +72,16 @@ impl Default for Rules {
             always: None,
             session_life: Duration::from_secs(60 * 60),
         }
+    }
+}
+
+impl Rules {
+    pub(crate) fn access(&self) -> RwLockReadGuard<'_, Access> {
+        self.access.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn access_mut(&self) -> RwLockWriteGuard<'_, Access> {
+        self.access.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -284,7 +292,7 @@ fn finish(builder: hyper::http::response::Builder, body: String) -> Response<Ful
     })
 }
 
-fn seen(head: &Parts, body: Option<String>, status: u16) -> SeenRequest {
+pub(crate) fn seen(head: &Parts, body: Option<String>, status: u16) -> SeenRequest {
     let lossy = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers = head
         .headers
@@ -307,9 +315,4 @@ async fn read_body(body: Incoming) -> String {
         Ok(Ok(body)) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
         Ok(Err(_)) | Err(_) => "[not received]".to_owned(),
     }
-}
-
-fn now_unix() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }

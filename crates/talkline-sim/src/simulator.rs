@@ -102,14 +102,14 @@ impl Builder {
     }
 
     /// The one API key that is taken. Defaults to [`DEFAULT_API_KEY`].
-    pub fn api_key(mut self, key: impl Into<String>) -> Self {
-        self.rules.api_key = Secret::new(key);
+    pub fn api_key(self, key: impl Into<String>) -> Self {
+        self.rules.access_mut().api_keys = vec![Secret::new(key)];
         self
     }
 
     /// Which bearer tokens are taken. Defaults to the documented audiences, any tenant, any principal.
-    pub fn bearer(mut self, rule: BearerRule) -> Self {
-        self.rules.bearer = rule;
+    pub fn bearer(self, rule: BearerRule) -> Self {
+        self.rules.access_mut().bearer = rule;
         self
     }
 
@@ -200,17 +200,19 @@ impl Builder {
         let listener = tokio::net::TcpListener::bind(self.listen).await?;
         let address = listener.local_addr()?;
         let secure = self.tls.is_some();
+        let rules = Arc::new(self.rules);
         let (stop, stopped) = tokio::sync::watch::channel(());
         let server = server::serve(
             listener,
             self.tls,
-            Arc::new(self.rules),
+            Arc::clone(&rules),
             Arc::clone(&recorder),
             stopped,
         );
         Ok(Running {
             address,
             secure,
+            rules,
             recorder,
             stop,
             server: tokio::spawn(server),
@@ -223,6 +225,7 @@ impl Builder {
 pub struct Running {
     address: SocketAddr,
     secure: bool,
+    rules: Arc<Rules>,
     recorder: Arc<Recorder>,
     stop: tokio::sync::watch::Sender<()>,
     server: tokio::task::JoinHandle<()>,
@@ -246,6 +249,18 @@ impl Running {
     #[must_use]
     pub fn requests(&self) -> Vec<SeenRequest> {
         self.recorder.seen()
+    }
+
+    /// Takes these API keys and no others from the next request on, as after `az cognitiveservices account keys
+    /// regenerate`. Sessions that are open stay open.
+    pub fn set_api_keys<S: Into<String>>(&self, keys: impl IntoIterator<Item = S>) {
+        let keys = keys.into_iter().map(Secret::new).collect();
+        self.rules.access_mut().api_keys = keys;
+    }
+
+    /// Takes bearer tokens by this rule from the next request on. Sessions that are open stay open.
+    pub fn set_bearer(&self, rule: BearerRule) {
+        self.rules.access_mut().bearer = rule;
     }
 
     /// Stops listening and ends all sessions, and returns when that is done.

@@ -1,7 +1,7 @@
 //! `check` and `config show`: what a configuration means, without opening a socket.
 
 use serde_json::json;
-use talkline_config::{Report, Severity};
+use talkline_config::{Config, KeyPlace, KeyVaultReference, Report, Severity};
 
 use crate::{
     cli::{CheckArguments, OutputFormat, ShowArguments},
@@ -21,7 +21,8 @@ pub(crate) fn check(arguments: &CheckArguments) -> Result<(), Exit> {
     let rendered = match arguments.output {
         OutputFormat::Human => report.render(configuration::style()),
         OutputFormat::Json => {
-            output::line(&findings(report, resolved.is_ok()))?;
+            let config = resolved.as_ref().ok().map(|resolved| &resolved.config);
+            output::line(&findings(report, config))?;
             String::new()
         }
     };
@@ -60,7 +61,7 @@ pub(crate) fn show(arguments: &ShowArguments) -> Result<(), Exit> {
     output::bytes(text.as_bytes())
 }
 
-fn summary(config: &talkline_config::Config) -> String {
+fn summary(config: &Config) -> String {
     let mut text = String::from("The configuration is valid.\n");
     for (name, upstream) in config.routes.providers() {
         let deployment = upstream.deployment().unwrap_or("the client's model");
@@ -70,11 +71,46 @@ fn summary(config: &talkline_config::Config) -> String {
             upstream.origin()
         ));
     }
+    for identity in &config.identities {
+        text.push_str(&format!(
+            "  {}: signs in with {} ({}) for {}; no token was asked for\n",
+            identity.provider,
+            identity.kind.as_str(),
+            identity.reason,
+            identity.scope
+        ));
+    }
+    for (provider, reference) in in_key_vault(config) {
+        text.push_str(&format!(
+            "  {provider}: a key is kept at {reference}; it was not read\n"
+        ));
+    }
     text
 }
 
+/// Keys that only a running relay reads.
+fn in_key_vault(config: &Config) -> impl Iterator<Item = (&str, &KeyVaultReference)> {
+    config.watched_keys.iter().flat_map(|key| {
+        let places = [Some(&key.primary), key.secondary.as_ref()];
+        places
+            .into_iter()
+            .flatten()
+            .filter_map(|place| match place {
+                KeyPlace::KeyVault(reference) => Some((key.provider.as_str(), reference)),
+                KeyPlace::File(_) | KeyPlace::Fixed => None,
+            })
+    })
+}
+
+/// What `check` leaves to `run`, because it would need a socket.
+fn skipped(config: &Config) -> Vec<&'static str> {
+    let identity = (!config.identities.is_empty()).then_some("entra-token");
+    let vault = in_key_vault(config).next().map(|_| "key-vault");
+    identity.into_iter().chain(vault).collect()
+}
+
 /// Findings under the field names of OpenClaw's `doctor --json`, so that its tools can show them.
-fn findings(report: &Report, ok: bool) -> String {
+fn findings(report: &Report, config: Option<&Config>) -> String {
     let findings: Vec<_> = report
         .problems()
         .iter()
@@ -94,9 +130,9 @@ fn findings(report: &Report, ok: bool) -> String {
         .collect();
     json!({
         "schemaVersion": 1,
-        "ok": ok,
+        "ok": config.is_some(),
         "checksRun": ["config"],
-        "checksSkipped": [],
+        "checksSkipped": config.map(skipped).unwrap_or_default(),
         "findings": findings,
     })
     .to_string()

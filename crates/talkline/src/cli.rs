@@ -87,6 +87,10 @@ pub(crate) struct ConfigArguments {
     /// Use a certificate for localhost made on the spot, and print how to trust it.
     #[arg(long)]
     pub(crate) tls_dev: bool,
+    /// Accept the identity that is signed in to the Azure CLI or the Azure Developer CLI
+    /// (auth.kind azure-cli, azd, and auto).
+    #[arg(long)]
+    pub(crate) dev: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, io::IsTerminal as _, path::Path};
 
-use talkline_config::{FlagValue, Format, Inputs, Report, Resolved, SourceFile, Style};
+use talkline_config::{
+    DeveloperTools, FlagValue, Format, Inputs, Report, Resolved, SourceFile, Style,
+};
 
 use crate::{cli::ConfigArguments, exit::Exit};
 
@@ -30,6 +32,10 @@ pub(crate) fn resolve(arguments: &ConfigArguments) -> Result<Result<Resolved, Re
         files: &files,
         variables: &variables,
         flags: &flags(arguments),
+        developer_tools: match arguments.dev {
+            true => DeveloperTools::Allowed,
+            false => DeveloperTools::Refused,
+        },
         read_secret_file: &|path| read_text(Path::new(path), SECRET_BYTES_MAX),
     }))
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc, time::D
 
 use anyhow::Context as _;
 use rustls::ClientConfig;
-use talkline_config::{Format, Inputs, SourceFile, Style};
+use talkline_config::{DeveloperTools, Format, Inputs, SourceFile, Style};
 use talkline_gateway::{Gateway, Options};
 use talkline_sim::{
     Reply, Simulator,
@@ -138,6 +138,7 @@ fn gateway(endpoint: &str, keys: &Keys, tls: &Tls) -> Result<Gateway, Exit> {
         files: &[file],
         variables: &variables,
         flags: &[],
+        developer_tools: DeveloperTools::default(),
         read_secret_file: &|_| Err("the demo reads no files".into()),
     })
     .map_err(|report| Exit::Configuration(report.render(Style::Plain)))?;

@@ -7,6 +7,7 @@
 mod check;
 mod cli;
 mod configuration;
+mod credentials;
 mod demo;
 mod dev_tls;
 mod exit;
@@ -14,6 +15,11 @@ mod logs;
 mod output;
 mod run;
 mod sim;
+#[cfg(feature = "key-vault")]
+mod vault;
+#[cfg(not(feature = "key-vault"))]
+#[path = "no_vault.rs"]
+mod vault;
 
 use std::process::ExitCode;
 

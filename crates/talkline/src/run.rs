@@ -13,7 +13,9 @@ use tracing::{info, warn};
 
 use crate::{
     cli::{ConfigArguments, RunArguments},
-    configuration, dev_tls,
+    configuration,
+    credentials::Credentials,
+    dev_tls,
     exit::Exit,
     logs, output,
 };
@@ -38,13 +40,19 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         "ws"
     };
     let listen = resolved.config.server.listen;
+    let mut credentials = Credentials::new(&resolved.config, &arguments.resolve)?;
     let options = Options {
         tls,
         resolve: arguments.resolve.clone(),
+        token_sources: credentials.token_sources,
+        watched_keys: credentials.watched_keys,
+        key_readers: credentials.vault.readers(),
         ..Options::default()
     };
 
     runtime()?.block_on(async {
+        credentials.vault.fill().await?;
+        let _watching = credentials.vault.watch();
         let gateway = Gateway::new(resolved.config, options)
             .map_err(|error| Exit::Configuration(format!("error: {error}")))?;
         if arguments.require_ready {

@@ -81,6 +81,7 @@ pub(crate) const TABLE: &[Layer] = &[
     Layer {
         name: "talkline",
         may_use: &[
+            "talkline-auth",
             "talkline-config",
             "talkline-entra",
             "talkline-gateway",

@@ -6,6 +6,7 @@ use super::providers::Providers;
 use crate::{
     Clients, Problem, Server,
     reader::{Found, Reader},
+    secret::KeyVault,
     tree::{Node, Place, Table, Value},
 };
 
@@ -129,11 +130,13 @@ fn refuse_type(reader: &mut Reader<'_>, found: &Found<'_, ()>, other: &Value) {
 
 /// Whether a table is one reference rather than names with references.
 fn is_reference(table: &Table) -> bool {
-    ["env", "file", "source"].iter().any(|key| {
-        table
-            .get(key)
-            .is_some_and(|entry| matches!(entry.node.value, Value::Text(_)))
-    })
+    ["env", "file", "credential", "keyvault", "source"]
+        .iter()
+        .any(|key| {
+            table
+                .get(key)
+                .is_some_and(|entry| matches!(entry.node.value, Value::Text(_)))
+        })
 }
 
 fn name_of(node: &Node) -> Option<String> {
@@ -165,7 +168,8 @@ impl Keys<'_> {
             self.refuse(reader, problem, &key, node);
             return;
         }
-        let Some(resolved) = reader.secret(&key, node, "TALKLINE_CLIENT_KEY") else {
+        let Some(resolved) = reader.secret(&key, node, "TALKLINE_CLIENT_KEY", KeyVault::Refused)
+        else {
             return;
         };
         let value = resolved.secret.expose();

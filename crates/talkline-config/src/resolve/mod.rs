@@ -89,6 +89,9 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
         routes: providers.routes?,
         transport: transport?,
         limits,
+        identities: providers.identities,
+        watched_keys: providers.watched_keys,
+        vault_identity: providers.vault_identity,
     })
 }
 

@@ -6,11 +6,11 @@ use talkline_auth::Secret;
 
 use super::{
     names::{aliases, is_model, model_name},
-    provider::One,
+    provider::{One, auth},
     selection::{Choice, Selection, default_is_azure},
 };
 use crate::{
-    Problem, Routes, keys,
+    Identity, Problem, Routes, VaultIdentity, WatchedKey, keys,
     reader::Reader,
     shown::{cleaned, shown},
     structure::is_azure_key,
@@ -24,6 +24,9 @@ pub(super) struct Providers {
     pub(super) default_is_azure: bool,
     /// Every upstream key, so that nobody hands one to clients.
     pub(super) keys: Vec<Secret>,
+    pub(super) identities: Vec<Identity>,
+    pub(super) watched_keys: Vec<WatchedKey>,
+    pub(super) vault_identity: Option<VaultIdentity>,
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, selection: &Selection) -> Providers {
@@ -32,6 +35,9 @@ pub(super) fn read(reader: &mut Reader<'_>, selection: &Selection) -> Providers 
         routes: None,
         default_is_azure: azure,
         keys: Vec::new(),
+        identities: Vec::new(),
+        watched_keys: Vec::new(),
+        vault_identity: None,
     };
     if !is_chosen(reader, selection) {
         return out;
@@ -54,12 +60,15 @@ pub(super) fn read(reader: &mut Reader<'_>, selection: &Selection) -> Providers 
         };
         match one.read(reader) {
             Some(provider) => {
-                out.keys.extend(provider.key.clone());
+                out.keys.extend(provider.secrets.iter().cloned());
+                out.identities.extend(provider.identity.clone());
+                out.watched_keys.extend(provider.watched_key.clone());
                 providers.insert(id.clone(), provider);
             }
             None => sound = false,
         }
     }
+    out.vault_identity = auth::vault_identity(reader, &out.watched_keys);
     let aliases = aliases(reader, selection, &ids, &providers, realtime_model);
     let (true, Some(aliases)) = (sound, aliases) else {
         return out;

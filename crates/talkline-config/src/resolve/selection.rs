@@ -196,7 +196,11 @@ pub(super) fn variable_layer(
         layer.set(&key("azureEndpoint"), "AZURE_OPENAI_ENDPOINT");
         layer.deployment(&key("azureDeployment"));
         layer.set(&key("azureApiVersion"), "AZURE_OPENAI_API_VERSION");
-        layer.set_secret(&key("apiKey"), "AZURE_OPENAI_API_KEY");
+        let kind_path = [&provider[..], &["auth", "kind"]].concat();
+        match root.at(&kind_path).map(|entry| &entry.node.value) {
+            Some(Value::Text(kind)) if keys::is_entra(kind) => layer.ignored_key(kind),
+            _ => layer.set_secret(&key("apiKey"), "AZURE_OPENAI_API_KEY"),
+        }
         if layer.value("OPENAI_API_KEY").is_some() && layer.speaks_for(selection) {
             let problem = Problem::warning(
                 "variable.openai-key-unused",
@@ -289,6 +293,18 @@ impl Layer<'_> {
             )
             .key(dotted(path))
             .hint("variables go before files; unset it to use the file's reference");
+            self.push(problem, name);
+        }
+    }
+
+    /// Microsoft asks to leave the variable unset with keyless sign-in, since SDKs prefer it
+    /// (<https://learn.microsoft.com/azure/ai-foundry/openai/realtime-audio-quickstart>).
+    fn ignored_key(&mut self, kind: &str) {
+        let name = "AZURE_OPENAI_API_KEY";
+        if self.value(name).is_some() {
+            let message = format!("{name} is set but not used: auth.kind is `{kind}`");
+            let problem = Problem::warning("auth.key-variable-ignored", message)
+                .hint("unset it, or remove auth.kind to sign in with the key");
             self.push(problem, name);
         }
     }

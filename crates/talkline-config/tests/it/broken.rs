@@ -150,7 +150,7 @@ fn unknown_keys() {
         "[server.tls]\ncert = \"c\"\nkey = \"k\"\nca = \"x\"\n",
         "key.unknown server.tls.ca |ca|",
     );
-    check_azure("auth.scope = \"x\"\n", "key.unknown @.auth.scope |scope|");
+    check_azure("auth.scop = \"x\"\n", "key.unknown @.auth.scop |scop|");
     check_azure("voice = \"marin\"\n", "key.unknown @.voice |voice|");
     check_azure(
         "azure_endpoint = \"x\"\n",
@@ -525,8 +525,8 @@ fn azure_values() {
     check_azure("aliases = [\"a b\"]\n", "model.name @.aliases |\"a b\"|");
     check_azure("auth.kind = \"none\"\n", "auth.none @.auth.kind |\"none\"|");
     check_azure(
-        "auth.kind = \"managed-identity\"\n",
-        "value.choice @.auth.kind |\"managed-identity\"|",
+        "auth.kind = \"managed_identity\"\n",
+        "value.choice @.auth.kind |\"managed_identity\"|",
     );
 }
 

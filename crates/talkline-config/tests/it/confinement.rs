@@ -48,6 +48,9 @@ fn where_a_key_belongs() {
             "{ env = \"@\" }",
             "{ evn = \"@\" }",
             "{ env = \"K\", file = \"f\", x = \"@\" }",
+            "{ credential = \"@ \" }",
+            "{ keyvault = \"@\" }",
+            "{ keyvault = \"@Microsoft.KeyVault(SecretUri=@)\" }",
             "[\"@\"]",
             "{ a = { b = \"@\" } }",
         ] {
@@ -127,6 +130,64 @@ fn values_behind_references() {
                 canary,
             );
         }
+    }
+}
+
+#[test]
+fn settings_of_an_identity() {
+    let sound = "[talk.realtime.providers.azure-openai]\nazureEndpoint = \"https://r.openai.azure.com\"\nazureDeployment = \"d\"\n";
+    let ids = "auth.tenantId = \"contoso.onmicrosoft.com\"\nauth.clientId = \"00000000-0000-4000-8000-000000000001\"\n";
+    for canary in CANARIES {
+        for kind in ["client-secret", "managed-identity", "auto", "api-key"] {
+            // A client secret in each place where somebody may put it.
+            for key in [
+                "clientId",
+                "objectId",
+                "resourceId",
+                "tenantId",
+                "clientSecret",
+                "scope",
+                "authority",
+                "secret",
+            ] {
+                let text = format!("{sound}auth.kind = \"{kind}\"\nauth.{key} = \"{canary}\"\n");
+                check(&toml(&text).with("AZURE_OPENAI_API_KEY=k"), canary);
+            }
+        }
+        for name in [
+            "AZURE_CLIENT_SECRET",
+            "AZURE_CLIENT_ID",
+            "AZURE_TENANT_ID",
+            "AZURE_AUTHORITY_HOST",
+        ] {
+            let text = format!("{sound}auth.kind = \"client-secret\"\n");
+            check(&toml(&text).variable(name, canary), canary);
+        }
+        // And where it belongs.
+        let text = format!("{sound}{ids}auth.kind = \"client-secret\"\n");
+        let case = toml(&text)
+            .with("TALKLINE_CLIENT_KEY=c-012345678901234567")
+            .variable("AZURE_CLIENT_SECRET", canary);
+        case.expect_sound();
+        check(&case, canary);
+    }
+}
+
+#[test]
+fn two_keys_and_credentials() {
+    let sound = "[talk.realtime.providers.azure-openai]\nazureEndpoint = \"https://r.openai.azure.com\"\nazureDeployment = \"d\"\n";
+    for canary in CANARIES {
+        let text = format!(
+            "{sound}apiKey = {{ file = \"one\" }}\napiKeySecondary = {{ credential = \"two\" }}\n"
+        );
+        let case = toml(&text)
+            .with("TALKLINE_CLIENT_KEY=c-012345678901234567 CREDENTIALS_DIRECTORY=/run/c")
+            .secret_file("one", canary)
+            .secret_file("/run/c/two", &format!("{canary}2\n"));
+        case.expect_sound();
+        check(&case, canary);
+        let text = format!("{sound}apiKey = {{ env = \"K\" }}\napiKeySecondary = \"{canary}\"\n");
+        check(&toml(&text).with("K=k"), canary);
     }
 }
 

@@ -5,6 +5,8 @@
 mod broken;
 mod confinement;
 mod endpoint;
+mod guides;
+mod identity;
 mod properties;
 mod reference;
 mod sound;

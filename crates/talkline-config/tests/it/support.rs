@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use talkline_config::{
-    FlagValue, Format, Inputs, Problem, Report, Resolved, Severity, SourceFile, resolve,
+    DeveloperTools, FlagValue, Format, Inputs, Problem, Report, Resolved, Severity, SourceFile,
+    resolve,
 };
 
 /// A configuration in the making.
@@ -13,6 +14,7 @@ pub(crate) struct Case {
     variables: BTreeMap<String, String>,
     flags: Vec<FlagValue>,
     secret_files: BTreeMap<String, String>,
+    developer_tools: DeveloperTools,
 }
 
 /// One TOML file.
@@ -63,6 +65,12 @@ impl Case {
         self
     }
 
+    /// As with `--dev`.
+    pub(crate) fn dev(mut self) -> Self {
+        self.developer_tools = DeveloperTools::Allowed;
+        self
+    }
+
     pub(crate) fn secret_file(mut self, path: &str, text: &str) -> Self {
         self.secret_files.insert(path.into(), text.into());
         self
@@ -73,6 +81,7 @@ impl Case {
             files: &self.files,
             variables: &self.variables,
             flags: &self.flags,
+            developer_tools: self.developer_tools,
             read_secret_file: &|path| {
                 self.secret_files
                     .get(path)

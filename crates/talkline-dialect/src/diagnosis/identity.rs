@@ -1,5 +1,7 @@
 //! Failures of an identity service, as diagnoses.
 
+use std::time::Duration;
+
 use talkline_auth::TokenError;
 
 use super::{
@@ -22,6 +24,8 @@ pub struct IdentityFailure<'a> {
     pub permanent: bool,
 }
 
+/// The longest wait of an identity service that is believed.
+const DAY: Duration = Duration::from_secs(86_400);
 /// The code of a failure that the table does not know.
 const UNKNOWN: &str = "azure_identity_unavailable";
 
@@ -55,11 +59,16 @@ impl Diagnosis {
     /// The same, of a token source's error. What the identity service said may name tenants and
     /// identities: it is for the log, and is not part of what a client is told.
     pub fn identity_unavailable(error: &TokenError) -> Self {
-        Self::identity(&IdentityFailure {
+        let diagnosis = Self::identity(&IdentityFailure {
             source: error.source_name,
+            code: error.code,
+            hint: error.hint.as_deref(),
             permanent: error.permanent,
-            ..IdentityFailure::default()
-        })
+        });
+        Self {
+            retry_after: error.retry_after.map(|wait| wait.min(DAY)),
+            ..diagnosis
+        }
     }
 }
 

@@ -433,193 +433,193 @@ OtherUpstream {
 Identity {
     {
         code: "azure_identity_unavailable", blame: Network, permanence: Transient,
-        summary: "The relay has no usable Microsoft Entra ID token: its {source} gave none.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}.",
         confirm: "Look for \"no token\" in the relay's log: it says what the identity service answered, and whether asking again can help. If it cannot, the operator is at fault, and the close code is 1008.",
         next_step: "Look for \"no token\" in the relay's log. The relay goes on asking and recovers by itself.",
     }
     {
         code: "identity_unavailable", blame: Network, permanence: Transient,
-        summary: "The relay has no usable Microsoft Entra ID token: no managed identity endpoint answers.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: no managed identity endpoint answers.",
         confirm: "`curl --header Metadata:true \"http://169.254.169.254/metadata/instance?api-version=2021-02-01\"` on the relay's host, or whether IDENTITY_ENDPOINT is set in its container.",
         next_step: "Enable an identity for the host, as with `az containerapp identity assign --name <app> --resource-group <group> --system-assigned`; elsewhere use another kind of credential.",
     }
     {
         code: "identity_not_found",
-        summary: "The relay has no usable Microsoft Entra ID token: the managed identity is not assigned to this host.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the managed identity is not assigned to this host.",
         confirm: "`az containerapp identity show --name <app> --resource-group <group>`, or the same for the kind of host that it is.",
         next_step: "Assign the identity to the host, or name the one that is assigned. Without a client id the system-assigned one is asked for.",
     }
     {
         code: "identity_not_azure",
-        summary: "The relay has no usable Microsoft Entra ID token: something other than Azure answers for its metadata service.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: something other than Azure answers for its metadata service.",
         confirm: "The relay does not run on Azure; a container tool's proxy answers 403 for 169.254.169.254.",
         next_step: "Use another kind of credential outside of Azure: a client secret, a certificate, workload identity, or the Azure CLI on a laptop.",
     }
     {
         code: "identity_updating", blame: Azure, permanence: Transient,
-        summary: "The relay has no usable Microsoft Entra ID token: the managed identity service is being updated.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the managed identity service is being updated.",
         confirm: "It answers 404 or 410, which passes in a minute or so.",
         next_step: "Wait; the relay goes on asking.",
     }
     {
         code: "identity_throttled", permanence: Throttled,
-        summary: "The relay has no usable Microsoft Entra ID token: the managed identity service is asked too often from this host.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the managed identity service is asked too often from this host.",
         confirm: "It answers 429. The relay asks once for all sessions.",
         next_step: "Find the other program on this host that asks for tokens.",
     }
     {
         code: "identity_refused",
-        summary: "The relay has no usable Microsoft Entra ID token: the managed identity service refused.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the managed identity service refused.",
         confirm: "The relay's log has what it said.",
         next_step: "Follow the words of the identity service in the relay's log.",
     }
     {
         code: "identity_tls", blame: Network,
-        summary: "The relay has no usable Microsoft Entra ID token: the certificate of the identity service is not trusted.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the certificate of the identity service is not trusted.",
         confirm: "The relay's log names the host and the reason.",
         next_step: "If a proxy inspects TLS, let the relay trust its authority with `SSL_CERT_FILE=<bundle.pem>`.",
     }
     {
         code: "identity_egress_blocked",
-        summary: "The relay has no usable Microsoft Entra ID token: the request for a token would have gone to another host than the configured one.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the request for a token would have gone to another host than the configured one.",
         confirm: "The relay's environment differs from the one that its settings were read from, or IDENTITY_ENDPOINT names an address outside the private network.",
         next_step: "Unset what redirects identity requests, and restart the relay.",
     }
     {
         code: "identity_not_json", blame: Network, permanence: Transient,
-        summary: "The relay has no usable Microsoft Entra ID token: something on the way answered for the identity service.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: something on the way answered for the identity service.",
         confirm: "The answer is a page of a proxy or a sign-in portal.",
         next_step: "Let the relay's requests to the identity service pass.",
     }
     {
         code: "identity_token_expired", permanence: Transient,
-        summary: "The relay has no usable Microsoft Entra ID token: the token that came had already expired.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the token that came had already expired.",
         confirm: "`date` on the relay's host.",
         next_step: "Set the relay's clock.",
     }
     {
         code: "entra_unreachable", blame: Network, permanence: Transient,
-        summary: "The relay has no usable Microsoft Entra ID token: Microsoft Entra ID cannot be reached.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: Microsoft Entra ID cannot be reached.",
         confirm: "`curl --head https://login.microsoftonline.com/`, on the relay's host or in its container.",
         next_step: "Open the way to login.microsoftonline.com on port 443 in firewall and network policy.",
     }
     {
         code: "entra_unavailable", blame: Azure, permanence: Transient,
-        summary: "The relay has no usable Microsoft Entra ID token: Microsoft Entra ID is not available.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: Microsoft Entra ID is not available.",
         confirm: "It answers 500 or above, or 408.",
         next_step: "Wait; the relay goes on asking.",
     }
     {
         code: "entra_throttled", permanence: Throttled,
-        summary: "The relay has no usable Microsoft Entra ID token: Microsoft Entra ID is busy or throttles the application.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: Microsoft Entra ID is busy or throttles the application.",
         confirm: "It answers 429, or AADSTS90055, 50196 and the like.",
         next_step: "Find the other program that asks for this application's tokens.",
     }
     {
         code: "entra_not_json", blame: Network, permanence: Transient,
-        summary: "The relay has no usable Microsoft Entra ID token: something on the way answered for Microsoft Entra ID.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: something on the way answered for Microsoft Entra ID.",
         confirm: "The answer is a page of a proxy or a sign-in portal.",
         next_step: "Let the relay's requests to login.microsoftonline.com pass.",
     }
     {
         code: "entra_secret_wrong",
-        summary: "The relay has no usable Microsoft Entra ID token: the client secret is wrong.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the client secret is wrong.",
         confirm: "AADSTS7000215. Often the secret's id was copied instead of its value.",
         next_step: "Make a new one: `az ad app credential reset --id <client id> --append`.",
     }
     {
         code: "entra_secret_expired",
-        summary: "The relay has no usable Microsoft Entra ID token: the client secret has expired.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the client secret has expired.",
         confirm: "AADSTS7000222; `az ad app credential list --id <client id> --query \"[].endDateTime\"`.",
         next_step: "Make a new one: `az ad app credential reset --id <client id> --append`.",
     }
     {
         code: "entra_certificate_unknown",
-        summary: "The relay has no usable Microsoft Entra ID token: the application does not know the certificate, or it has expired.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the application does not know the certificate, or it has expired.",
         confirm: "AADSTS700027; `az ad app credential list --id <client id> --cert`.",
         next_step: "Register it: `az ad app credential reset --id <client id> --cert @certificate.pem --append`.",
     }
     {
         code: "entra_signature",
-        summary: "The relay has no usable Microsoft Entra ID token: the client assertion could not be signed.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the client assertion could not be signed.",
         confirm: "The relay's log has the reason.",
         next_step: "Check the private key: RSA, in PEM, belonging to the certificate.",
     }
     {
         code: "entra_proof_file",
-        summary: "The relay has no usable Microsoft Entra ID token: the file with the certificate or the federated token is missing or unfit.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the file with the certificate or the federated token is missing or unfit.",
         confirm: "The relay's log names the reason.",
         next_step: "Check that the file is mounted and readable: AZURE_FEDERATED_TOKEN_FILE with workload identity.",
     }
     {
         code: "entra_app_not_found",
-        summary: "The relay has no usable Microsoft Entra ID token: the application is not in this tenant.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the application is not in this tenant.",
         confirm: "AADSTS700016; `az ad app show --id <client id>`.",
         next_step: "Check client id, tenant id and cloud: `az account show --query tenantId`.",
     }
     {
         code: "entra_tenant_not_found",
-        summary: "The relay has no usable Microsoft Entra ID token: there is no such tenant.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: there is no such tenant.",
         confirm: "AADSTS90002 or 900023; `az account show --query tenantId`.",
         next_step: "Check the tenant id, and whether it belongs to another cloud: `az cloud show --query name`.",
     }
     {
         code: "entra_federation_mismatch",
-        summary: "The relay has no usable Microsoft Entra ID token: no federated credential of the application matches the workload's token.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: no federated credential of the application matches the workload's token.",
         confirm: "AADSTS70021 or 700211 to 700213; `az ad app federated-credential list --id <client id>`.",
         next_step: "Make issuer, subject and audience of the federated credential those of the workload's service account.",
     }
     {
         code: "entra_assertion_expired", permanence: Transient,
-        summary: "The relay has no usable Microsoft Entra ID token: the assertion that proves the application has expired.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the assertion that proves the application has expired.",
         confirm: "AADSTS700024: the federated token's file is not renewed, or a clock is wrong.",
         next_step: "Check that the platform renews the file, and the relay's clock.",
     }
     {
         code: "entra_scope",
-        summary: "The relay has no usable Microsoft Entra ID token: the tenant does not know the scope.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the tenant does not know the scope.",
         confirm: "AADSTS70011, 500011 or 1002012.",
         next_step: "Use the scope of the resource's cloud: https://cognitiveservices.azure.com/.default, or .us for the government's.",
     }
     {
         code: "entra_conditional_access",
-        summary: "The relay has no usable Microsoft Entra ID token: a conditional access policy forbids it.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: a conditional access policy forbids it.",
         confirm: "AADSTS53003; the sign-in logs of service principals name the policy.",
         next_step: "Ask the tenant's administrator to exempt the application, or to admit the relay's addresses.",
     }
     {
         code: "entra_assignment",
-        summary: "The relay has no usable Microsoft Entra ID token: the resource demands that the application is assigned to it.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the resource demands that the application is assigned to it.",
         confirm: "AADSTS50105.",
         next_step: "Assign the application, as the tenant's administrator.",
     }
     {
         code: "entra_consent",
-        summary: "The relay has no usable Microsoft Entra ID token: consent is missing.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: consent is missing.",
         confirm: "AADSTS65001.",
         next_step: "As the tenant's administrator: `az ad app permission admin-consent --id <client id>`.",
     }
     {
         code: "entra_refused",
-        summary: "The relay has no usable Microsoft Entra ID token: Microsoft Entra ID refused.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: Microsoft Entra ID refused.",
         confirm: "The relay's log has what it said, with the AADSTS number.",
         next_step: "Look the AADSTS number up: https://login.microsoftonline.com/error.",
     }
     {
         code: "cli_missing",
-        summary: "The relay has no usable Microsoft Entra ID token: the command line tool that it is taken from is not installed.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the command line tool that it is taken from is not installed.",
         confirm: "`az version` or `azd version`, as the relay's user.",
         next_step: "Install the tool, or configure another kind of credential.",
     }
     {
         code: "cli_logged_out",
-        summary: "The relay has no usable Microsoft Entra ID token: nobody is signed in to the command line tool that it is taken from.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: nobody is signed in to the command line tool that it is taken from.",
         confirm: "`az account show`, as the relay's user.",
         next_step: "Sign in: `az login`.",
     }
     {
         code: "cli_failed", permanence: Transient,
-        summary: "The relay has no usable Microsoft Entra ID token: the command line tool that it is taken from failed.",
+        summary: "The relay has no usable Microsoft Entra ID token from its {source}: the command line tool that it is taken from failed.",
         confirm: "`az account get-access-token --scope https://cognitiveservices.azure.com/.default --query expiresOn`, as the relay's user.",
         next_step: "Follow the tool's own words in the relay's log.",
     }

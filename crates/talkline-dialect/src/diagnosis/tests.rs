@@ -600,3 +600,49 @@ fn what_openai_says_is_understood() {
         "upstream_forbidden_region",
     );
 }
+
+#[test]
+fn another_credential_may_cure_some_refusals() {
+    let check = |upstream: &Upstream, status, body: &str, expected| {
+        let diagnosis = diagnose(upstream, &answer(status, &[], body));
+        assert_eq!(diagnosis.doubts_credential(), expected, "{status} {body}");
+    };
+    let message = |text: &str| format!(r#"{{"error":{{"message":"{text}"}}}}"#);
+    let azure = azure(AzureApi::Ga);
+    check(&azure, 401, "", true);
+    check(&azure, 401, &message("invalid subscription key"), true);
+    check(
+        &azure,
+        401,
+        &message("audience is incorrect, or have expired"),
+        true,
+    );
+    check(
+        &azure,
+        401,
+        &message("lacks the required data action"),
+        false,
+    );
+    check(
+        &azure,
+        401,
+        &message("Token tenant does not match resource tenant"),
+        false,
+    );
+    check(&azure, 403, &message("invalid subscription key"), false);
+    check(
+        &azure,
+        403,
+        &message("Virtual Network/Firewall rules"),
+        false,
+    );
+    check(&azure, 404, "", false);
+    check(&azure, 429, "", false);
+    let openai = Upstream::OpenAi(OpenAiUpstream {
+        credential: Credential::platform_key(Secret::new("sk-1")),
+        model: None,
+    });
+    check(&openai, 401, &message("Incorrect API key provided"), true);
+    let refused = Refusal::TimedOut(Phase::Upgrade);
+    assert!(!diagnose(&azure, &refused).doubts_credential());
+}

@@ -6,7 +6,7 @@
 
 use std::{process::Stdio, time::Duration};
 
-use talkline_auth::TokenSource as _;
+use talkline_auth::{TokenError, TokenSource as _};
 use talkline_entra::{Environment, Identity, Limits, ManagedIdentity, Network, Scope};
 use tokio::process::Command;
 
@@ -16,6 +16,22 @@ const IDENTITY: &str = "TALKLINE_TEST_IDENTITY";
 const IMDS: &str = "TALKLINE_TEST_IMDS";
 const EXCHANGE: &str = "TALKLINE_TEST_EXCHANGE_MILLISECONDS";
 const HIDDEN: &str = "TALKLINE_TEST_HIDDEN";
+
+/// `CODE STATUS: DETAIL; hint: HINT`, as far as they are there.
+pub(crate) fn describe(error: &TokenError) -> String {
+    let mut text = error.code.to_owned();
+    if let Some(status) = error.http_status {
+        text.push_str(&format!(" {status}"));
+    }
+    text.push_str(&format!(": {}", error.detail));
+    if let Some(hint) = &error.hint {
+        text.push_str(&format!("; hint: {hint}"));
+    }
+    if let Some(retry_after) = error.retry_after {
+        text.push_str(&format!("; retry after {retry_after:?}"));
+    }
+    text
+}
 
 /// What a child is started with.
 #[derive(Clone, Default)]
@@ -35,7 +51,8 @@ pub(crate) struct Child<'a> {
 /// What a child had to say.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// `token FINGERPRINT SECONDS`, or `error permanent|transient DETAIL`, or `setup DETAIL`.
+    /// `token FINGERPRINT SECONDS`, or `error permanent|transient` and what [`describe`] makes of
+    /// it, or `setup CODE: DETAIL`.
     pub(crate) verdict: String,
     /// All that it printed: the verdict, `Debug` output, and the log at the finest level.
     pub(crate) everything: String,
@@ -121,7 +138,11 @@ async fn inside() {
     let source = match ManagedIdentity::new(identity, scope, &environment, network) {
         Ok(source) => source,
         Err(error) => {
-            println!("\nverdict: setup {error}");
+            println!(
+                "\nverdict: setup {}: {error}; hint: {:?}",
+                error.code(),
+                error.hint()
+            );
             return;
         }
     };
@@ -130,6 +151,7 @@ async fn inside() {
         Ok(token) => {
             let seconds = token.time_to_live.as_secs();
             println!("{token:?}");
+            println!("refresh in {:?}", token.refresh_in);
             println!("\nverdict: token {} {seconds}", token.secret.fingerprint());
         }
         Err(error) => {
@@ -139,7 +161,7 @@ async fn inside() {
             } else {
                 "transient"
             };
-            println!("\nverdict: error {how} {}", error.detail);
+            println!("\nverdict: error {how} {}", describe(&error));
         }
     }
 }

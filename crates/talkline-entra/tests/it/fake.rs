@@ -21,6 +21,8 @@ pub(crate) enum Reply {
     Bytes(Vec<u8>),
     /// 200 with this many bytes of `x`.
     Flood(usize),
+    /// An error with the whole request in its body, after this status.
+    Echo(&'static str),
     /// Nothing, for ever.
     BlackHole,
 }
@@ -147,11 +149,20 @@ async fn serve(
     let reply = reply.lock().unwrap().clone();
     // The peer may hang up before it has read everything; that is its right.
     match reply {
-        Reply::Bytes(bytes) => drop(stream.write_all(&bytes).await),
+        Reply::Bytes(answer) => drop(stream.write_all(&answer).await),
         Reply::Flood(length) => {
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
             if stream.write_all(head.as_bytes()).await.is_ok() {
                 drop(stream.write_all(&vec![b'x'; length]).await);
+            }
+        }
+        Reply::Echo(status) => {
+            let length = bytes.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n"
+            );
+            if stream.write_all(head.as_bytes()).await.is_ok() {
+                drop(stream.write_all(&bytes).await);
             }
         }
         Reply::BlackHole => std::future::pending().await,

@@ -4,6 +4,13 @@
 
 mod application;
 mod canary;
+mod certificate;
 mod child;
 mod fake;
 mod managed_identity;
+mod readme;
+mod selection;
+#[cfg(unix)]
+mod tool;
+#[cfg(feature = "key-vault")]
+mod vault;

@@ -142,7 +142,7 @@ async fn identities_that_do_not_exist() {
             r#"{"error":"invalid_request","error_description":"Identity not found"}"#,
         ),
         "permanent",
-        "PLACE answered 400 Bad Request: Identity not found; hint: enable the system-assigned identity",
+        "identity_not_found 400: PLACE answered 400 Bad Request: Identity not found; hint: enable the system-assigned identity",
     )
     .await;
     let fake = Fake::start(Reply::json("400 Bad Request", "{}")).await;
@@ -151,8 +151,8 @@ async fn identities_that_do_not_exist() {
         ..imds(&fake)
     })
     .await;
-    let expected = "is the identity with client id c-1 assigned to this host?";
-    assert!(outcome.verdict.ends_with(expected), "{outcome:?}");
+    let expected = "hint: is the identity with client id c-1 assigned to this host? assign it (az ";
+    assert!(outcome.verdict.contains(expected), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -164,13 +164,31 @@ async fn error_statuses() {
             "connecting to 169.254.169.254:80: network is unreachable",
         ),
         "permanent",
-        "PLACE answered 403 Forbidden with text/plain, not JSON: connecting to 169.254.169.254:80: network is unreachable; hint: this is not an Azure host",
+        "identity_not_azure 403: PLACE answered 403 Forbidden with text/plain, not JSON: connecting to 169.254.169.254:80: network is unreachable; hint: this is not an Azure host",
     )
     .await;
     check(
         Reply::json("404 Not Found", r#"{"error":"not_found"}"#),
         "transient",
-        "PLACE answered 404 Not Found: not_found; hint: the identity service is being updated",
+        "identity_updating 404: PLACE answered 404 Not Found: not_found; hint: the identity service is being updated",
+    )
+    .await;
+    check(
+        Reply::json("410 Gone", "{}"),
+        "transient",
+        "identity_updating 410: PLACE answered 410 Gone; hint: the identity service is being updated",
+    )
+    .await;
+    check(
+        Reply::json("403 Forbidden", r#"{"error":"denied"}"#),
+        "permanent",
+        "identity_refused 403: PLACE answered 403 Forbidden: denied",
+    )
+    .await;
+    check(
+        Reply::status("403 Forbidden", "text/html", "<html>Blocked</html>"),
+        "permanent",
+        "identity_not_json 403: PLACE answered 403 Forbidden with text/html, not JSON: <html>Blocked</html>; hint: this does not",
     )
     .await;
     check(
@@ -180,7 +198,8 @@ async fn error_statuses() {
             "",
         ),
         "transient",
-        "PLACE answered 429 Too Many Requests (correlation id r-1); hint: too many",
+        "identity_throttled 429: PLACE answered 429 Too Many Requests (correlation id r-1); hint: too many token \
+         requests from this host; which other program asks for tokens?; retry after 86400s",
     )
     .await;
     check(
@@ -190,7 +209,7 @@ async fn error_statuses() {
             "<h1>\r\noops</h1>",
         ),
         "transient",
-        "PLACE answered 500 Internal Server Error with text/html, not JSON: <h1> oops</h1>",
+        "identity_unavailable 500: PLACE answered 500 Internal Server Error with text/html, not JSON: <h1> oops</h1>",
     )
     .await;
 }
@@ -200,7 +219,7 @@ async fn answers_that_are_no_token() {
     check(
         Reply::status("200 OK", "text/html", "<html>sign in</html>"),
         "transient",
-        "PLACE answered with 20 bytes of text/html that are no token: it is not a JSON object",
+        "identity_not_json: PLACE answered with 20 bytes of text/html that are no token: it is not a JSON object",
     )
     .await;
     check(
@@ -209,31 +228,63 @@ async fn answers_that_are_no_token() {
             r#"{"access_token":"t","expires_on":1763900000,"resource":"r","token_type":"Bearer"}"#,
         ),
         "transient",
-        "PLACE answered with 81 bytes of application/json that are no token: its expires_on is not a string",
+        "identity_malformed: PLACE answered with 81 bytes of application/json that are no token: its expires_on is not a string",
     )
     .await;
     check(
         Reply::identity_token(TOKEN, 0),
         "transient",
-        "PLACE gave a token that has already expired; hint: is the clock right?",
+        "identity_token_expired: PLACE gave a token that has already expired; hint: is the clock right?",
     )
     .await;
     check(
         Reply::Bytes(b"SSH-2.0-OpenSSH_9.9\r\n\r\n".to_vec()),
         "transient",
-        "PLACE does not answer in HTTP/1.1: ",
+        "identity_not_http: PLACE does not answer in HTTP/1.1: ",
     )
     .await;
     check(
         Reply::Bytes(Vec::new()),
         "transient",
-        "PLACE does not answer in HTTP/1.1: ",
+        "identity_not_http: PLACE does not answer in HTTP/1.1: ",
     )
     .await;
     check(
         Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{".to_vec()),
         "transient",
-        "PLACE does not answer in HTTP/1.1: ",
+        "identity_not_http: PLACE does not answer in HTTP/1.1: ",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_metadata_service_says_when_to_come_again() {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let check = async |refresh_in: u64, expected: &str| {
+        let expires_on = now + 86_400;
+        let body = format!(
+            r#"{{"access_token":"{TOKEN}","expires_on":"{expires_on}","refresh_in":"{refresh_in}","resource":"r","token_type":"Bearer"}}"#
+        );
+        let fake = Fake::start(Reply::json("200 OK", &body)).await;
+        let outcome = child::run(imds(&fake)).await;
+        assert!(outcome.everything.contains(expected), "{outcome:?}");
+    };
+    check(43_200, "refresh in Some(43200s)").await;
+    check(90_000, "refresh in None").await;
+}
+
+#[tokio::test]
+async fn a_resource_that_entra_does_not_know() {
+    check(
+        Reply::json(
+            "400 Bad Request",
+            r#"{"error":"invalid_resource","error_description":"AADSTS500011: The resource principal was not found."}"#,
+        ),
+        "permanent",
+        "entra_scope 400: PLACE answered 400 Bad Request: AADSTS500011: The resource principal was not found.; hint: the scope",
     )
     .await;
 }
@@ -243,7 +294,7 @@ async fn a_body_is_read_up_to_the_limit() {
     check(
         Reply::Flood(10 * 1024 * 1024),
         "transient",
-        "the answer of PLACE is longer than 65536 bytes",
+        "identity_malformed: the answer of PLACE is longer than 65536 bytes",
     )
     .await;
     let page = "x".repeat(10 * 1024 * 1024);
@@ -251,7 +302,7 @@ async fn a_body_is_read_up_to_the_limit() {
         Reply::status("502 Bad Gateway", "text/html", &page),
         "transient",
         &format!(
-            "PLACE answered 502 Bad Gateway with text/html, not JSON: {}…",
+            "identity_unavailable 502: PLACE answered 502 Bad Gateway with text/html, not JSON: {}…",
             "x".repeat(600)
         ),
     )
@@ -269,7 +320,7 @@ async fn a_head_is_read_up_to_a_limit() {
     };
     let fake = Fake::start(token(&"a: b\r\n".repeat(50))).await;
     assert_token(&child::run(imds(&fake)).await, 3600);
-    let broken = "PLACE does not answer in HTTP/1.1: ";
+    let broken = "identity_not_http: PLACE does not answer in HTTP/1.1: ";
     check(token(&"a: b\r\n".repeat(65)), "transient", broken).await;
     let long = format!("a: {}\r\n", "b".repeat(100_000));
     check(token(&long), "transient", broken).await;
@@ -283,8 +334,7 @@ async fn a_black_hole_is_left() {
         ..imds(&fake)
     })
     .await;
-    let expected =
-        "error transient no answer from 169.254.169.254 within 300ms; hint: not an Azure";
+    let expected = "error transient identity_unavailable: no answer from 169.254.169.254 within 300ms; hint: not an Azure";
     assert!(outcome.verdict.starts_with(expected), "{outcome:?}");
 }
 
@@ -296,7 +346,7 @@ async fn a_redirect_is_not_followed() {
     check(
         reply.clone(),
         "permanent",
-        "PLACE answered 302 Found, and redirects are not followed",
+        "identity_not_json 302: PLACE answered 302 Found, and redirects are not followed",
     )
     .await;
     let fake = Fake::start(reply).await;
@@ -319,7 +369,7 @@ async fn a_dead_metadata_service_is_reported_at_once() {
     assert!(
         outcome
             .verdict
-            .starts_with("error transient no connection to 169.254.169.254: Connection refused"),
+            .starts_with("error transient identity_unavailable: no connection to 169.254.169.254: Connection refused"),
         "{}",
         outcome.verdict
     );
@@ -362,7 +412,7 @@ async fn a_request_elsewhere_is_refused() {
     })
     .await;
     let expected = format!(
-        "error permanent a request to http://{} was refused, only 169.254.169.254 may be asked; hint: ",
+        "error permanent identity_egress_blocked: a request to http://{} was refused, only 169.254.169.254 may be asked; hint: ",
         fake.address
     );
     assert!(outcome.verdict.starts_with(&expected), "{outcome:?}");
@@ -383,7 +433,8 @@ async fn hosts_without_a_supported_identity() {
         })
         .await;
         assert!(
-            outcome.verdict.starts_with(&format!("setup {expected}")),
+            outcome.verdict.starts_with(&format!("setup {expected}"))
+                && outcome.verdict.contains("; hint: "),
             "{} is not {expected}",
             outcome.verdict
         );
@@ -393,34 +444,39 @@ async fn hosts_without_a_supported_identity() {
     check(
         &[endpoint, ("IMDS_ENDPOINT", "x")],
         "",
-        "managed identity on Azure Arc is not supported",
+        "identity_unsupported_host: managed identity on Azure Arc is not supported",
     )
     .await;
     check(
         &[endpoint, header, ("IDENTITY_SERVER_THUMBPRINT", "x")],
         "",
-        "managed identity on Service Fabric is",
+        "identity_unsupported_host: managed identity on Service Fabric is",
     )
     .await;
     check(
         &[("MSI_ENDPOINT", "x"), ("MSI_SECRET", "x")],
         "",
-        "managed identity on Azure ML is",
+        "identity_unsupported_host: managed identity on Azure ML is",
     )
     .await;
     check(
         &[("MSI_ENDPOINT", "x")],
         "",
-        "managed identity on Cloud Shell is not supported (recognised by MSI_ENDPOINT)",
+        "identity_unsupported_host: managed identity on Cloud Shell is not supported (recognised by MSI_ENDPOINT)",
     )
     .await;
     check(
         &[endpoint, header],
         "resource /subscriptions/s",
-        "a resource id cannot choose the identity",
+        "identity_resource_id: a resource id cannot choose the identity",
     )
     .await;
-    check(&[], "client a&b", "client id \"a&b\" is not valid").await;
+    check(
+        &[],
+        "client a&b",
+        "entra_id_form: client id \"a&b\" is not valid",
+    )
+    .await;
     for outside in [
         "http://8.8.8.8/msi/token",
         "http://[2001:db8::1]/",
@@ -432,7 +488,7 @@ async fn hosts_without_a_supported_identity() {
         check(
             &[("IDENTITY_ENDPOINT", outside), header],
             "",
-            "IDENTITY_ENDPOINT is not",
+            "identity_egress_blocked: IDENTITY_ENDPOINT is not",
         )
         .await;
     }

@@ -1,5 +1,5 @@
-//! The service in this process, against upstreams made of a few bytes.
-
+//! The gateway as its users see it: a listener, options, and answers over TCP.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
+mod readiness;
 mod refusals;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
-use talkline_config::{Format, Inputs, SourceFile};
+use talkline_config::{DeveloperTools, Format, Inputs, SourceFile};
 use talkline_gateway::{Gateway, Options, RefusalDelivery};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -60,6 +60,7 @@ async fn relay(
         files: &[file],
         variables: &variables,
         flags: &[],
+        developer_tools: DeveloperTools::default(),
         read_secret_file: &|_| Err("no files here".into()),
     })
     .unwrap();

@@ -9,7 +9,11 @@ fn claims(aud: &str, exp: u64) -> Value {
 
 /// `expected` is the name of the refusal, or `ok`.
 fn check(offered: &Offered<'_>, rule: &BearerRule, expected: &str) {
-    let answer = check_azure(offered, "the-key", rule, NOW);
+    let access = Access {
+        api_keys: vec![Secret::new("the-key")],
+        bearer: rule.clone(),
+    };
+    let answer = check_azure(offered, &access, NOW);
     let name = answer.map_or_else(|refusal| refusal.name(), |()| "ok");
     assert_eq!(name, expected, "{offered:?}");
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep_until, timeout};
 
-use super::{Rules, now_unix};
+use super::Rules;
+use crate::clock::now_unix;
 use crate::misbehaviour::Misbehaviour;
 use crate::session::{Output, Session, Terms};
 use crate::ws::{self, Incoming, Opcode, Parser, Role};

@@ -1,8 +1,8 @@
 //! Starting, recording, shutting down.
 
 use serde_json::Value;
-use talkline_sim::caller::{Dialect, spoken_turn};
-use talkline_sim::{DEFAULT_API_KEY, Simulator, clips};
+use talkline_sim::caller::{Dialect, Secret, spoken_turn};
+use talkline_sim::{BearerRule, DEFAULT_API_KEY, Simulator, clips, unsigned_token};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -94,4 +94,50 @@ async fn shutting_down_and_dropping_end_every_session() {
         });
         refused.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn keys_change_while_sessions_stay_open() {
+    let simulator = fast().start().await.unwrap();
+    let question = clips::QUESTION.wav().unwrap();
+    let mut open = Raw::upgrade(&simulator, &target(Dialect::Ga, "voice"), &[]).await;
+    open.read_until("session.created").await;
+    for (keys, expected) in [
+        (&[DEFAULT_API_KEY, "key-2"][..], [101, 101]),
+        (&["key-2"], [401, 101]),
+        (&["key-3"], [401, 401]),
+    ] {
+        simulator.set_api_keys(keys.iter().copied());
+        for (key, expected) in [DEFAULT_API_KEY, "key-2"].into_iter().zip(expected) {
+            let mut call = call(&simulator, Dialect::Ga, "voice");
+            call.headers = vec![("api-key".to_owned(), Secret::new(key))];
+            let turn = spoken_turn(&call, &question, &options()).await;
+            assert_eq!(turn.is_ok(), expected == 101, "{keys:?} {key}: {turn:?}");
+            assert_eq!(
+                simulator.requests().last().unwrap().status,
+                expected,
+                "{keys:?} {key}"
+            );
+        }
+    }
+    // A ping, masked with zeros; its pong has the same payload.
+    open.send(b"\x89\x85\0\0\0\0still").await;
+    open.read_until("still").await;
+}
+
+#[tokio::test]
+async fn the_rule_for_tokens_changes_while_it_runs() {
+    let simulator = fast().start().await.unwrap();
+    let question = clips::QUESTION.wav().unwrap();
+    let claims = serde_json::json!({"aud": "https://ai.azure.com", "exp": 4_102_444_800_u64});
+    let mut call = call(&simulator, Dialect::Ga, "voice");
+    call.headers.clear();
+    call.bearer = Some(Secret::new(unsigned_token(&claims)));
+    spoken_turn(&call, &question, &options()).await.unwrap();
+    simulator.set_bearer(BearerRule {
+        audiences: vec!["https://cognitiveservices.azure.com".to_owned()],
+        ..BearerRule::default()
+    });
+    spoken_turn(&call, &question, &options()).await.unwrap_err();
+    assert_eq!(simulator.requests()[1].status, 401);
 }

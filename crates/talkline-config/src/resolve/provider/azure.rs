@@ -3,13 +3,18 @@
 use talkline_auth::{Azure, Credential, OriginRules};
 use talkline_dialect::{AzureApi, AzureUpstream, Upstream};
 
-use super::{One, Provider, Type};
+use super::{One, Provider, Type, auth::SignIn, key::ApiKey};
 use crate::{
-    Problem,
+    Identity, Problem,
     endpoint::{Endpoint, EndpointKind, EndpointRules},
     reader::{Reader, quoted},
     shown::shown,
 };
+
+enum AzureSignIn {
+    Key(ApiKey),
+    Entra(Identity),
+}
 
 impl One<'_> {
     pub(super) fn azure(&self, reader: &mut Reader<'_>) -> Option<Provider> {
@@ -17,28 +22,76 @@ impl One<'_> {
         let endpoint = self.azure_endpoint(reader, &allowed_hosts);
         let deployment = self.azure_deployment(reader, endpoint.as_ref());
         let api = self.azure_api(reader, endpoint.as_ref());
-        let kind = self.auth_kind(reader, Type::Azure);
-        let secret = self.api_key(reader, Type::Azure, "AZURE_OPENAI_API_KEY");
+        let sign_in = self.azure_sign_in(reader, endpoint.as_ref());
         let aliases = self.aliases(reader);
-        let (endpoint, deployment, api, secret) = (endpoint?, deployment?, api?, secret?);
-        kind?;
+        let (endpoint, deployment, api, sign_in) = (endpoint?, deployment?, api?, sign_in?);
         let rules = OriginRules {
             allowed_hosts,
             allow_insecure: false,
         };
         let origin = self.origin::<Azure>(reader, "azureEndpoint", &endpoint, &rules)?;
+        let (secrets, credential, identity, watched_key) = match sign_in {
+            AzureSignIn::Key(key) => {
+                let secrets = key.secrets();
+                let (credential, watched_key) = key.credential(self.id, origin);
+                (secrets, credential, None, watched_key)
+            }
+            AzureSignIn::Entra(identity) => {
+                let credential = Credential::entra(origin, identity.cell.clone());
+                let secrets = identity.kind.secret().into_iter().cloned().collect();
+                (secrets, credential, Some(identity), None)
+            }
+        };
         let mut names = vec![deployment.clone()];
         names.extend(aliases);
         Some(Provider {
             upstream: Upstream::Azure(AzureUpstream {
-                credential: Credential::<Azure>::api_key(origin, secret.clone()),
+                credential,
                 base_path: endpoint.base_path,
                 api,
                 deployment,
             }),
-            key: Some(secret),
+            secrets,
+            identity,
+            watched_key,
             names,
         })
+    }
+
+    /// A key or an identity; says what stands in the way of an identity at this endpoint.
+    fn azure_sign_in(
+        &self,
+        reader: &mut Reader<'_>,
+        endpoint: Option<&Endpoint>,
+    ) -> Option<AzureSignIn> {
+        let host = endpoint.map_or("", Endpoint::host);
+        match self.sign_in(reader, Type::Azure, host)? {
+            SignIn::Key => self
+                .api_key(reader, Type::Azure, "AZURE_OPENAI_API_KEY")
+                .map(AzureSignIn::Key),
+            SignIn::Nothing => None,
+            SignIn::Entra(identity) => {
+                let endpoint = endpoint?;
+                self.refuse_regional(reader, endpoint)?;
+                Some(AzureSignIn::Entra(identity))
+            }
+        }
+    }
+
+    /// Source: <https://learn.microsoft.com/azure/ai-services/cognitive-services-custom-subdomains>.
+    fn refuse_regional(&self, reader: &mut Reader<'_>, endpoint: &Endpoint) -> Option<()> {
+        if !endpoint.host().ends_with(".api.cognitive.microsoft.com") {
+            return Some(());
+        }
+        let message = "a regional endpoint takes keys only: Microsoft Entra ID needs the resource's own host name";
+        let problem = Problem::error("auth.regional-endpoint", message)
+            .hint("write https://<resource>.openai.azure.com; a resource without a custom subdomain gets one with `az cognitiveservices account update --custom-domain`");
+        let problem = match reader.found(&self.path("azureEndpoint")) {
+            Some(found) => reader.at_value(problem, &found),
+            None => problem,
+        };
+        reader.problem(problem);
+        None
     }
 
     fn azure_endpoint(

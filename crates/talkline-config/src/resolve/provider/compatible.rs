@@ -3,7 +3,7 @@
 use talkline_auth::{Credential, Custom, OpenAi, OriginRules};
 use talkline_dialect::{CustomUpstream, OpenAiUpstream, Upstream};
 
-use super::{One, Provider, Type};
+use super::{One, Provider, Type, auth::SignIn, key::ApiKey};
 use crate::{
     Problem,
     endpoint::{EndpointKind, EndpointRules, normalise},
@@ -26,20 +26,23 @@ impl One<'_> {
             )
             .ok(),
         };
-        let kind = self.auth_kind(reader, Type::OpenAi);
-        let secret = self.api_key(reader, Type::OpenAi, "OPENAI_API_KEY");
+        let sign_in = self.sign_in(reader, Type::OpenAi, "");
+        let key = self.api_key(reader, Type::OpenAi, "OPENAI_API_KEY");
         let (model, names) = self.model(reader);
         let named = self.require_name(reader, &names);
-        let (endpoint, secret) = (endpoint?, secret?);
-        kind?;
+        let (endpoint, key) = (endpoint?, key?);
+        sign_in?;
         named?;
         let origin =
             self.origin::<OpenAi>(reader, "baseUrl", &endpoint, &OriginRules::default())?;
-        let credential = Credential::<OpenAi>::api_key(origin, secret.clone());
+        let secrets = key.secrets();
+        let (credential, watched_key) = key.credential(self.id, origin);
         let upstream = Upstream::OpenAi(OpenAiUpstream { credential, model });
         Some(Provider {
             upstream,
-            key: Some(secret),
+            secrets,
+            identity: None,
+            watched_key,
             names,
         })
     }
@@ -64,9 +67,9 @@ impl One<'_> {
                 .hint("write baseUrl = \"https://host.example/v1\" or set OPENAI_BASE_URL")
             },
         );
-        let kind = self.auth_kind(reader, Type::Custom);
-        let secret = match kind.as_deref() {
-            Some("none") => None,
+        let sign_in = self.sign_in(reader, Type::Custom, "");
+        let key = match &sign_in {
+            Some(SignIn::Nothing) => None,
             _ => self.api_key(reader, Type::Custom, "OPENAI_API_KEY"),
         };
         let (model, names) = self.model(reader);
@@ -78,9 +81,10 @@ impl One<'_> {
             allow_insecure,
         };
         let origin = self.origin::<Custom>(reader, "baseUrl", &endpoint, &rules)?;
-        let credential = match (kind?.as_str(), secret.clone()) {
-            ("none", _) => Credential::<Custom>::none(origin),
-            (_, Some(secret)) => Credential::<Custom>::api_key(origin, secret),
+        let secrets = key.iter().flat_map(ApiKey::secrets).collect();
+        let (credential, watched_key) = match (sign_in?, key) {
+            (SignIn::Nothing, _) => (Credential::<Custom>::none(origin), None),
+            (_, Some(key)) => key.credential(self.id, origin),
             (_, None) => return None,
         };
         let upstream = Upstream::Custom(CustomUpstream {
@@ -90,7 +94,9 @@ impl One<'_> {
         });
         Some(Provider {
             upstream,
-            key: secret,
+            secrets,
+            identity: None,
+            watched_key,
             names,
         })
     }

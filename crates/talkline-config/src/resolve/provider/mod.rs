@@ -1,14 +1,16 @@
 //! One provider table to one upstream.
 
+pub(super) mod auth;
 mod azure;
 mod compatible;
+mod key;
 
 use talkline_auth::{Origin, OriginRules, Secret};
 use talkline_dialect::Upstream;
 
 use super::names::{is_model, model_name};
 use crate::{
-    Problem, Severity,
+    Identity, Problem, Severity, WatchedKey,
     endpoint::{Endpoint, EndpointKind, EndpointRules, normalise},
     keys,
     reader::{Found, Reader, quoted},
@@ -27,7 +29,10 @@ enum Type {
 /// A provider as read, before the routes are made.
 pub(super) struct Provider {
     pub(super) upstream: Upstream,
-    pub(super) key: Option<Secret>,
+    /// What no client may hold: keys, and the secret of an application.
+    pub(super) secrets: Vec<Secret>,
+    pub(super) identity: Option<Identity>,
+    pub(super) watched_key: Option<WatchedKey>,
     /// Names by which clients may ask for it.
     pub(super) names: Vec<String>,
 }
@@ -158,6 +163,10 @@ impl<'a> One<'a> {
             ],
             Type::OpenAi => &[
                 (
+                    "apiKeySecondary",
+                    "remove it: only an Azure resource has two keys",
+                ),
+                (
                     "allowedHosts",
                     "remove it: an OpenAI key goes to api.openai.com only",
                 ),
@@ -166,7 +175,10 @@ impl<'a> One<'a> {
                     "remove it: OpenAI is reached by TLS only",
                 ),
             ],
-            Type::Custom => &[],
+            Type::Custom => &[(
+                "apiKeySecondary",
+                "remove it: only an Azure resource has two keys",
+            )],
         };
         for (key, hint) in foreign {
             // OpenClaw's own tables have a `model` beside azure* keys.
@@ -237,72 +249,6 @@ impl<'a> One<'a> {
 
     fn path_of<'k>(&'k self, key: &'k str) -> [&'k str; 5] {
         ["talk", "realtime", "providers", self.id, key]
-    }
-
-    fn auth_kind(&self, reader: &mut Reader<'_>, kind: Type) -> Option<String> {
-        let path = ["talk", "realtime", "providers", self.id, "auth", "kind"];
-        let Some(found) = reader.choice(&path) else {
-            return reader.entry(&path).is_none().then(|| "api-key".to_owned());
-        };
-        if found.value == "none" && kind != Type::Custom {
-            let problem = Problem::error(
-                "auth.none",
-                "only a custom provider can go without a credential",
-            )
-            .hint("remove auth.kind, or write \"api-key\"");
-            let problem = reader.at_value(problem, &found);
-            reader.problem(problem);
-            return None;
-        }
-        if found.value == "none" && reader.entry(&self.path("apiKey")).is_some() {
-            let problem = Problem::error(
-                "auth.conflict",
-                "auth.kind is \"none\" and an apiKey is given",
-            )
-            .hint("remove one of the two");
-            let problem = reader.at_value(problem, &found);
-            reader.problem(problem);
-            return None;
-        }
-        Some(found.value)
-    }
-
-    fn api_key(&self, reader: &mut Reader<'_>, kind: Type, variable: &str) -> Option<Secret> {
-        let path = self.path("apiKey");
-        let Some(entry) = reader.entry(&path) else {
-            let other = match kind {
-                Type::Azure => "OPENAI_API_KEY",
-                Type::OpenAi | Type::Custom => "AZURE_OPENAI_API_KEY",
-            };
-            let set = |name: &str| reader.inputs.variables.contains_key(name);
-            let mut hint = match (kind, self.is_default) {
-                (Type::Custom, _) => format!(
-                    "write apiKey = {{ env = \"{variable}\" }}, or auth.kind = \"none\" if the endpoint asks for none"
-                ),
-                (_, true) => format!(
-                    "set {variable}, or write apiKey = {{ env = \"NAME\" }} or {{ file = \"PATH\" }}"
-                ),
-                (_, false) => "write apiKey = { env = \"NAME\" } or { file = \"PATH\" }".to_owned(),
-            };
-            if kind != Type::Custom && set(other) {
-                hint.push_str(&format!("; {other} is set but never used here"));
-            }
-            let (code, message) = match kind {
-                Type::Azure => ("azure.key-missing", "Azure needs a key"),
-                Type::OpenAi => ("openai.key-missing", "OpenAI needs a key"),
-                Type::Custom => (
-                    "custom.key-missing",
-                    "the endpoint needs a key, or the word that it needs none",
-                ),
-            };
-            self.missing(reader, "apiKey", || {
-                Problem::error(code, message).hint(hint)
-            });
-            return None;
-        };
-        let resolved = reader.secret(&self.key("apiKey"), &entry.node, variable)?;
-        reader.setting(self.key("apiKey"), resolved.shown, &entry.key_place);
-        Some(resolved.secret)
     }
 
     fn allowed_hosts(&self, reader: &mut Reader<'_>) -> Vec<String> {

@@ -216,14 +216,38 @@ fn identity_failures_are_diagnoses() {
 
 #[test]
 fn a_missing_token_is_told_without_the_services_words() {
-    let diagnosis = Diagnosis::identity_unavailable(&TokenError {
-        source_name: "managed-identity",
-        detail: "tenant 7f3a is unknown".into(),
-        permanent: false,
-    });
-    let told = format!("{} {}", diagnosis.error_event(), diagnosis.problem());
-    assert!(told.contains("managed-identity"), "{told}");
-    assert!(!told.contains("7f3a"), "{told}");
+    let check = |code, permanent, expected: &str| {
+        let diagnosis = Diagnosis::identity_unavailable(&TokenError {
+            detail: "tenant 7f3a is unknown".into(),
+            permanent,
+            ..TokenError::new("managed-identity", code, "no answer")
+        });
+        let got = format!(
+            "{} {} {}",
+            diagnosis.code,
+            diagnosis.blame.as_str(),
+            diagnosis.permanence.close_code()
+        );
+        assert_eq!(got, expected);
+        let told = format!("{} {}", diagnosis.error_event(), diagnosis.problem());
+        assert!(told.contains("managed-identity"), "{told}");
+        assert!(!told.contains("7f3a"), "{told}");
+    };
+    check(
+        "identity_unavailable",
+        false,
+        "identity_unavailable network 1011",
+    );
+    check(
+        "identity_not_found",
+        true,
+        "identity_not_found operator 1008",
+    );
+    check(
+        "vault_forbidden",
+        true,
+        "azure_identity_unavailable operator 1008",
+    );
 }
 
 proptest! {
