@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use proptest::prelude::*;
-use talkline_auth::TokenError;
+use talkline_auth::{FetchedToken, Jitter, Moment, TokenCell, TokenError, TokenRules, TokenState};
 
 use super::*;
 use crate::diagnosis::table::Row;
@@ -127,6 +127,48 @@ fn a_missing_role_comes_with_the_command_that_assigns_it() {
         "{filled}"
     );
     assert!(explain(None).contains("--assignee-object-id <principal> "));
+}
+
+/// An Azure upstream that is signed in to with this token.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a token needs some instant to be valid from"
+)]
+fn signed_in(token: &str) -> Upstream {
+    let now = Moment {
+        monotonic: std::time::Instant::now(),
+        wall: std::time::SystemTime::UNIX_EPOCH,
+    };
+    let mut state = TokenState::new(TokenRules::default(), "managed-identity", now);
+    let token = FetchedToken {
+        secret: Secret::new(token),
+        time_to_live: Duration::from_secs(3600),
+        refresh_in: None,
+    };
+    state.succeed(token, now, Jitter::from_bits(0));
+    let cell = TokenCell::new("managed-identity");
+    cell.publish(state.token(now));
+    let origin = Origin::parse("https://r.openai.azure.com", &OriginRules::default()).unwrap();
+    Upstream::Azure(AzureUpstream {
+        credential: Credential::entra(origin, cell),
+        base_path: String::new(),
+        api: AzureApi::Ga,
+        deployment: "voice".into(),
+    })
+}
+
+#[test]
+fn the_principal_is_that_of_the_presented_token() {
+    let token = token(&format!(r#"{{"oid":"{OBJECT}","idtyp":"app"}}"#));
+    let body = format!(r#"{{"error":{{"code":"PermissionDenied","message":"{token}"}}}}"#);
+    let diagnosis = diagnose(&signed_in(&token), &answer(401, &[], &body));
+    assert_eq!(diagnosis.code, "azure_rbac_missing");
+    let event = diagnosis.error_event();
+    assert!(
+        event.contains(&format!("--assignee-object-id {OBJECT} ")),
+        "{event}"
+    );
+    assert!(!event.contains("eyJ"), "{event}");
 }
 
 #[test]
