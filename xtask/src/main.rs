@@ -1,4 +1,4 @@
-//! What a developer or CI runs: `ci`, `test`, `tidy`. Depends on no product crate.
+//! What a developer or CI runs: `ci`, `test`, `failures`, `tidy`. Depends on no product crate.
 //!
 //! Everything here starts processes and reads what they say; the decisions
 //! (what counts as a violation, how reports add up) are functions over data
@@ -12,6 +12,7 @@
 
 mod canary;
 mod ci;
+mod failures;
 mod process;
 mod provision;
 mod report;
@@ -33,6 +34,8 @@ usage: cargo xtask <command>
   ci [--fail-fast]      everything that must hold before a change lands
   test [--rust|--sdk]   every test; the last line is `N passed, N failed, N skipped`
   canary                secrets searched for in all that the processes let out
+  failures              every failure as clients, log and doctor tell it, against snapshots
+                        (TALKLINE_BLESS=1 rewrites them)
   tidy                  the rules of the house: layers, manifests, links, lock files
 ";
 
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         ["test", "--rust"] => run(|workspace| test::run(workspace, Suites::Rust)),
         ["test", "--sdk"] => run(|workspace| test::run(workspace, Suites::Sdk)),
         ["canary"] => run(canary::run),
+        ["failures"] => run(failures::run),
         ["tidy"] => run(tidy::run),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");

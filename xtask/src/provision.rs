@@ -108,6 +108,42 @@ pub(crate) fn node(workspace: &Workspace, source: &Path) -> Result<PathBuf, Unav
     Ok(folder)
 }
 
+/// Where Debian's package `chromium` puts the browser.
+const CHROMIUM: &str = "/usr/bin/chromium";
+
+/// The Chromium of this machine; installed where this process may do so.
+///
+/// # Errors
+/// When there is none and this is not root on a machine with `apt-get`, or it cannot be installed.
+pub(crate) fn chromium() -> Result<PathBuf, Unavailable> {
+    let path = PathBuf::from(CHROMIUM);
+    if path.exists() {
+        return Ok(path);
+    }
+    let is_root = process::first_line("id", &["-u"])?.as_deref() == Some("0");
+    let has_apt = process::first_line("apt-get", &["--version"])?.is_some();
+    if !(is_root && has_apt) {
+        return Err(Unavailable::Missing(format!(
+            "{CHROMIUM} not found: install Chromium (Debian: apt-get install chromium)"
+        )));
+    }
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        // Another installation on this machine may be under way.
+        command
+            .args(["-qq", "-o", "DPkg::Lock::Timeout=120"])
+            .args(words)
+            .env("DEBIAN_FRONTEND", "noninteractive");
+        process::run(&mut command)
+    };
+    apt(&["update"])?;
+    apt(&["install", "--yes", "--no-install-recommends", "chromium"])?;
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(anyhow::anyhow!("the package chromium has no {CHROMIUM}").into())
+}
+
 fn tools(workspace: &Workspace) -> PathBuf {
     workspace.target.join("tools")
 }

@@ -48,7 +48,7 @@ fn add(suite: &str, result: Result<Tally, Unavailable>, runs_in: RunsIn, outcome
 }
 
 /// Builds the binary as a user would; returns where it is.
-fn build(workspace: &Workspace) -> Result<PathBuf> {
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let messages = process::capture(workspace.cargo().args([
         "build",
         "--locked",
@@ -57,11 +57,11 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
         "--message-format",
         "json-render-diagnostics",
     ]))?;
-    executable(&messages).context("cargo build made no binary named talkline")
+    executable(&messages, "talkline").context("cargo build made no binary named talkline")
 }
 
-/// The path of the `talkline` binary in cargo's messages, one JSON object a line.
-fn executable(messages: &str) -> Option<PathBuf> {
+/// The path of an executable in cargo's messages, one JSON object a line.
+pub(crate) fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     #[derive(Deserialize)]
     struct Message {
         executable: Option<PathBuf>,
@@ -74,12 +74,7 @@ fn executable(messages: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
-        .filter(|message| {
-            message
-                .target
-                .as_ref()
-                .is_some_and(|it| it.name == "talkline")
-        })
+        .filter(|message| message.target.as_ref().is_some_and(|it| it.name == name))
         .find_map(|message| message.executable)
 }
 
@@ -194,10 +189,10 @@ not json
 {"reason":"compiler-artifact","target":{"name":"talkline"},"executable":"target/debug/talkline"}
 {"reason":"build-finished","success":true}"#;
         assert_eq!(
-            executable(messages),
+            executable(messages, "talkline"),
             Some(PathBuf::from("target/debug/talkline"))
         );
-        assert_eq!(executable(""), None);
+        assert_eq!(executable("", "talkline"), None);
     }
 
     #[test]

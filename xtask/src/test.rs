@@ -1,4 +1,4 @@
-//! Everything a user would want proved: Rust tests, then the real client packages.
+//! Everything a user would want proved: Rust tests, then the real client packages, then failures.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::report::{self, Tally};
 use crate::workspace::{RunsIn, Workspace};
-use crate::{process, sdk};
+use crate::{failures, process, sdk};
 
 /// Which suites to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,9 @@ pub(crate) fn outcome(workspace: &Workspace, suites: Suites) -> Outcome {
     }
     if suites != Suites::Rust {
         sdk::run(workspace, &mut outcome);
+    }
+    if suites == Suites::All {
+        failures::add(workspace, &mut outcome);
     }
     outcome
 }
