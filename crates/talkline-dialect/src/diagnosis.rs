@@ -22,7 +22,7 @@ use talkline_auth::Sealed;
 
 pub use claims::{PrincipalKind, TokenClaims};
 pub use identity::IdentityFailure;
-pub use incident::{Incident, IncidentKind};
+pub use incident::{Incident, IncidentKind, UpstreamLoss};
 pub use reference::errors_reference;
 pub use refusal::{HandshakeFault, Phase, Refusal, TcpFault, TlsFault, UpstreamAnswer};
 

@@ -31,7 +31,7 @@ pub use ask::{Ask, AskError, ClientDialect, Intent, REALTIME_SUBPROTOCOL};
 pub use diagnosis::{
     AzureAnswer, Blame, Circumstances, Diagnosis, ERRORS_PAGE, HandshakeFault, IdentityFailure,
     Incident, IncidentKind, Permanence, Phase, PrincipalKind, Refusal, TcpFault, TlsFault,
-    TokenClaims, UpstreamAnswer, errors_reference,
+    TokenClaims, UpstreamAnswer, UpstreamLoss, errors_reference,
 };
 pub use upstream::{
     AzureApi, AzureUpstream, Correlation, CustomUpstream, OpenAiUpstream, Upstream, UpstreamKind,

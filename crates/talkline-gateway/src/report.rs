@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use talkline_auth::Client;
 use talkline_config::RouteMatch;
-use talkline_dialect::{Ask, ClientDialect, Diagnosis, Incident, Intent, UpstreamKind};
-use talkline_session::Summary;
+use talkline_dialect::{
+    Ask, ClientDialect, Diagnosis, Incident, Intent, UpstreamKind, UpstreamLoss,
+};
+use talkline_session::{EndKind, EndedBy, Summary};
 use tracing::{debug, info, warn};
 
 use crate::refusal::RefusalDelivery;
@@ -82,6 +84,7 @@ pub(crate) fn session_ended(labels: &SessionLabels, summary: &Summary) {
         errors,
         ..
     } = summary;
+    let lost = upstream_loss(summary).map(Diagnosis::upstream_lost);
     info!(
         session = labels.session,
         client = labels.client,
@@ -96,6 +99,8 @@ pub(crate) fn session_ended(labels: &SessionLabels, summary: &Summary) {
         region = labels.region.as_deref(),
         ended_by = end.by.as_str(),
         end = end.kind.as_str(),
+        code = lost.as_ref().map(|lost| lost.code),
+        next_step = lost.as_ref().map(|lost| lost.next_step.as_str()),
         close_code = end.code,
         close_reason = end.reason,
         duration_ms = millis(summary.duration),
@@ -121,6 +126,16 @@ pub(crate) fn session_ended(labels: &SessionLabels, summary: &Summary) {
         output_audio_tokens = usage.output.audio,
         "session ended"
     );
+}
+
+/// Whether the session ended because its upstream was lost, and how.
+fn upstream_loss(summary: &Summary) -> Option<UpstreamLoss> {
+    match (summary.end.by, summary.end.kind) {
+        (EndedBy::Upstream, EndKind::Disconnected) => Some(UpstreamLoss::Disconnected),
+        (EndedBy::Upstream, EndKind::Violation) => Some(UpstreamLoss::ProtocolViolation),
+        (EndedBy::Upstream, EndKind::PingTimeout) => Some(UpstreamLoss::PingTimeout),
+        _ => None,
+    }
 }
 
 /// `session_expired=1 session_rate_limited=3`, in the order in which they came first.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use talkline_dialect::Incident;
+use talkline_dialect::{Diagnosis, Incident, UpstreamLoss};
 use talkline_frame::{EventType, MessageKind, Violation};
 
 use crate::account::Ledger;
@@ -297,11 +297,7 @@ impl Session {
             }
             (Phase::Open, Side::Upstream) => {
                 self.close(Side::Upstream, Close::new(code, violation.reason()));
-                self.fail_client(
-                    "upstream_protocol_violation",
-                    "The upstream broke the WebSocket protocol.",
-                    now,
-                );
+                self.fail_client(UpstreamLoss::ProtocolViolation, now);
             }
             (Phase::Closing { closer, .. }, _) if *closer == from.peer() => {
                 self.finish_closing(None, now)
@@ -334,11 +330,7 @@ impl Session {
             }
             (Phase::Open, Side::Upstream) => {
                 self.ended(EndedBy::Upstream, None, reason, EndKind::Disconnected);
-                self.fail_client(
-                    "upstream_disconnected",
-                    "The upstream ended the connection without a close frame.",
-                    now,
-                );
+                self.fail_client(UpstreamLoss::Disconnected, now);
             }
             // The one that closes does not wait for the answer. It is sent all the same, for one that
             // has only ended its writing side.
@@ -489,9 +481,11 @@ impl Session {
     }
 
     /// Tells the client that the upstream is of no more use, in the way that SDKs surface and retry.
-    fn fail_client(&mut self, code: &str, message: &str, now: Instant) {
-        self.send_error(code, message);
-        self.close(Side::Client, Close::new(1011, code));
+    fn fail_client(&mut self, loss: UpstreamLoss, now: Instant) {
+        let diagnosis = Diagnosis::upstream_lost(loss);
+        let message = format!("{} Next step: {}", diagnosis.summary, diagnosis.next_step);
+        self.send_error(diagnosis.code, &message);
+        self.close(Side::Client, Close::new(1011, diagnosis.code));
         self.end_by(now + self.limits.linger);
     }
 
@@ -549,11 +543,7 @@ impl Session {
             }
             Side::Upstream => {
                 self.close(Side::Upstream, Close::new(1011, "ping timeout"));
-                self.fail_client(
-                    "upstream_ping_timeout",
-                    "The upstream stopped answering.",
-                    now,
-                );
+                self.fail_client(UpstreamLoss::PingTimeout, now);
             }
         }
     }

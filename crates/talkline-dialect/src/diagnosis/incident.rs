@@ -54,7 +54,34 @@ impl Incident<'_> {
     }
 }
 
+/// How an upstream can fail a session without a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamLoss {
+    /// The connection ended or broke without a close frame.
+    Disconnected,
+    /// A frame broke RFC 6455 or exceeded a limit.
+    ProtocolViolation,
+    /// Nothing came after a ping.
+    PingTimeout,
+}
+
+impl UpstreamLoss {
+    /// Its stable code: in the error event, the close reason and the log.
+    pub const fn code(self) -> &'static str {
+        match self {
+            UpstreamLoss::Disconnected => "upstream_disconnected",
+            UpstreamLoss::ProtocolViolation => "upstream_protocol_violation",
+            UpstreamLoss::PingTimeout => "upstream_ping_timeout",
+        }
+    }
+}
+
 impl Diagnosis {
+    /// Explains that an upstream was lost in the middle of a session.
+    pub fn upstream_lost(loss: UpstreamLoss) -> Self {
+        Row::named(loss.code()).diagnose(&Facts::default())
+    }
+
     /// Explains a failure inside a session with an upstream of this kind.
     pub fn in_session(incident: &Incident<'_>, upstream: UpstreamKind) -> Self {
         let row = Row::named(code_of(incident));

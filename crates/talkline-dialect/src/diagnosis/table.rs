@@ -652,6 +652,24 @@ Relay {
 }
 Session {
     {
+        code: "upstream_disconnected", blame: Upstream, permanence: Transient,
+        summary: "The upstream ended the connection without a close frame.",
+        confirm: "The log's canonical line says ended_by=upstream and end=disconnected. Restarts of the service, and front ends that cut long or idle connections, look like this.",
+        next_step: "Open a new session and hand the conversation's items over to it. If it happens after a constant time, look for a timeout of a gateway between relay and upstream.",
+    }
+    {
+        code: "upstream_protocol_violation", blame: Upstream, permanence: Transient,
+        summary: "The upstream broke the WebSocket protocol.",
+        confirm: "The log's canonical line says ended_by=upstream and end=violation; its close_reason names the rule of RFC 6455 or the limit.",
+        next_step: "Open a new session. If it happens again, check proxies between relay and upstream, and for a limit under limits in the configuration.",
+    }
+    {
+        code: "upstream_ping_timeout", blame: Network, permanence: Transient,
+        summary: "The upstream stopped answering.",
+        confirm: "The log's canonical line says ended_by=upstream and end=ping_timeout: nothing came for limits.pongTimeout after a ping.",
+        next_step: "Open a new session. If it happens often, look for packet loss or a firewall that forgets connections between relay and upstream.",
+    }
+    {
         code: "session_expired", blame: Azure, permanence: Transient,
         summary: "The session reached the longest time that the upstream allows.",
         confirm: "An error event with the code session_expired, then close 1001. Azure and OpenAI end sessions after 60 minutes.",
