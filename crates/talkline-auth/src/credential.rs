@@ -118,6 +118,33 @@ impl Credential<Azure> {
     }
 }
 
+impl Credential<Azure> {
+    /// This credential for the other host names of the same resource: its first label under the
+    /// other suffixes that Azure gives out in the same cloud, on the same port.
+    ///
+    /// For diagnosis only: which of the names works is told to a person. Empty when the origin is
+    /// not such a host over TLS (a gateway, a loopback address, a regional host that many
+    /// resources share).
+    pub fn siblings(&self) -> Vec<Self> {
+        let (host, port) = (self.origin.host(), self.origin.port());
+        let siblings = match self.origin.scheme() {
+            Scheme::Tls => crate::origin::azure_siblings(host),
+            Scheme::Plain => Vec::new(),
+        };
+        siblings
+            .into_iter()
+            .filter_map(|host| {
+                let url = format!("https://{host}:{port}");
+                Origin::parse(&url, &crate::OriginRules::default()).ok()
+            })
+            .map(|origin| Self {
+                origin: Arc::new(origin),
+                material: self.material.clone(),
+            })
+            .collect()
+    }
+}
+
 impl Credential<Custom> {
     /// No credential at all, for a custom endpoint that asks for none.
     pub fn none(origin: Origin<Custom>) -> Self {

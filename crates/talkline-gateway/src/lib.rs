@@ -23,6 +23,7 @@
 mod admit;
 mod connection;
 mod dial;
+pub mod doctor;
 mod handshake;
 mod head;
 mod refusal;
