@@ -29,6 +29,13 @@ pub struct TurnCall {
     pub dialect: ClientDialect,
 }
 
+impl TurnCall {
+    /// Whether the upstream speaks the preview's vocabulary, and GA's otherwise.
+    pub fn speaks_preview(&self) -> bool {
+        self.dialect == ClientDialect::Beta
+    }
+}
+
 /// How a turn went.
 #[derive(Clone, Debug)]
 pub struct Turn {
@@ -43,7 +50,7 @@ pub struct Turn {
 }
 
 /// What [`TurnCaller::call`] returns: the turn, or why there was none.
-pub type TurnFuture<'a> = Pin<Box<dyn Future<Output = Result<Turn, String>> + Send + 'a>>;
+pub type TurnFuture<'a> = Pin<Box<dyn Future<Output = Result<Turn, String>> + 'a>>;
 
 /// Holds a spoken turn, with a recording of its own.
 pub trait TurnCaller: Send + Sync {
