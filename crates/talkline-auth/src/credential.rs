@@ -270,6 +270,53 @@ mod tests {
     }
 
     #[test]
+    fn siblings_stay_with_the_resource() {
+        let check = |url: &str, expected: &[&str]| {
+            let rules = OriginRules {
+                allowed_hosts: vec![
+                    "gateway.example".into(),
+                    "r.openai.azure.com.example".into(),
+                ],
+                allow_insecure: true,
+            };
+            let origin = Origin::<Azure>::parse(url, &rules).unwrap();
+            let credential = Credential::api_key(origin, Secret::new("k-123"));
+            let siblings = credential.siblings();
+            let origins: Vec<_> = siblings
+                .iter()
+                .map(|sibling| sibling.origin().to_string())
+                .collect();
+            assert_eq!(origins, expected, "{url}");
+            for sibling in siblings {
+                assert_eq!(sibling.kind(), "api-key");
+            }
+        };
+        check(
+            "https://r.openai.azure.com",
+            &[
+                "wss://r.cognitiveservices.azure.com",
+                "wss://r.services.ai.azure.com",
+            ],
+        );
+        check(
+            "https://r.services.ai.azure.us:8443",
+            &[
+                "wss://r.openai.azure.us:8443",
+                "wss://r.cognitiveservices.azure.us:8443",
+            ],
+        );
+        check(
+            "https://r.cognitiveservices.azure.cn",
+            &["wss://r.openai.azure.cn"],
+        );
+        check("http://r.openai.azure.com", &[]);
+        check("https://gateway.example", &[]);
+        check("https://r.openai.azure.com.example", &[]);
+        check("https://eastus2.api.cognitive.microsoft.com", &[]);
+        check("https://127.0.0.1:8443", &[]);
+    }
+
+    #[test]
     fn each_provider_gets_its_own_header() {
         let seal = |c: &Credential<Azure>| header(&c.seal("/p").unwrap());
         assert_eq!(

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use talkline_auth::Scheme;
 use talkline_dialect::{AzureApi, AzureUpstream, Correlation, Diagnosis, Intent, Upstream};
 use tokio::time::{Instant, timeout_at};
 
@@ -58,6 +59,11 @@ pub(super) async fn try_all(
     let Upstream::Azure(azure) = upstream else {
         return tried;
     };
+    let origin = azure.credential.origin();
+    // Where an operator allowed plain text, he allowed it for what he configured and no more.
+    if origin.scheme() == Scheme::Plain && !origin.is_loopback() {
+        return tried;
+    }
     for candidate in candidates(azure) {
         let end = deadline.min(Instant::now() + ATTEMPT_MAX);
         // The check itself ends at the deadline: leave before it, with what is known.

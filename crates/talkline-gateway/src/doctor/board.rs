@@ -228,7 +228,7 @@ impl<'a> Board<'a> {
         let provider = |finding: &Finding| finding.evidence.get("provider").map(Value::to_string);
         report
             .findings
-            .sort_by(|one, other| (one.check, provider(one)).cmp(&(other.check, provider(other))));
+            .sort_by_key(|finding| (finding.check, provider(finding)));
         report.took = took;
         report
     }

@@ -442,6 +442,7 @@ impl<'a> Line<'a> {
         match opened {
             Some((leg, answer)) => {
                 self.region(answer.region.as_deref());
+                self.no_alternatives("the upgrade works as it is configured");
                 self.converse(Session::new(leg.io, &leg.early)).await;
             }
             None => self.alternatives(refused).await,
@@ -575,14 +576,28 @@ impl<'a> Line<'a> {
         self.silence(Check::Update, "session.updated")
     }
 
+    fn no_alternatives(&self, reason: &str) {
+        self.board
+            .note(Check::Alternatives, Some(self.provider), || {
+                Probe::skipped((), reason)
+            });
+    }
+
     async fn alternatives(&self, refused: Option<Refusal>) {
-        let (Some(Refusal::Answered(answer)), Some(dialer)) = (refused, &self.dialer) else {
+        let status = match &refused {
+            Some(Refusal::Answered(answer)) => Some(answer.status),
+            _ => None,
+        };
+        let dialer = self.dialer.as_ref();
+        // A limit, a firewall, a service that is down or a way that is blocked is the same under
+        // every name.
+        let may_help = |status: &u16| matches!(status, 300..=399 | 400 | 401 | 404);
+        let (Some(dialer), Some(_)) = (dialer, status.filter(may_help)) else {
+            if refused.is_some() {
+                self.no_alternatives("another name or path would not help with this refusal");
+            }
             return;
         };
-        // A limit, a firewall or a service that is down is the same under every name.
-        if !matches!(answer.status, 300..=399 | 400 | 401 | 404) {
-            return;
-        }
         self.board
             .check(Check::Alternatives, Some(self.provider), async {
                 let tried =

@@ -80,7 +80,7 @@ impl DoctorReport {
         let word = painted(&format!("{word:<4}"), colour, style);
         let _ = write!(text, "  {word}  {:<24}", result.check.id());
         if let Outcome::Skipped(reason) = &result.outcome {
-            let _ = writeln!(text, " {reason}");
+            let _ = writeln!(text, " {:>9} {reason}", "");
             return;
         }
         let _ = write!(text, " {:>9}", time(result.took));
