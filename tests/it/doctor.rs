@@ -76,7 +76,6 @@ async fn doctor_at(
         command
             .args(["doctor", "--output", format, "--resolve", &trap.resolve()])
             .args(arguments)
-            .env("OPENAI_API_KEY", "sk-CANARY-openai")
             .envs(variables.iter().copied());
         command
     };
@@ -225,7 +224,6 @@ const SCENARIOS: &[(&str, &[&str], &[&str])] = &[
     ),
     ("session_created_with_101", &[], &[]),
     ("fragmented_replies", &[], &[]),
-    ("session_expired", &["upstream.update session_error"], &[]),
 ];
 
 #[tokio::test]
@@ -310,6 +308,18 @@ async fn a_key_of_another_resource() {
             .is_some_and(|id| !id.is_empty())
     );
     assert_eq!(finding["evidence"]["region"], "East US 2");
+}
+
+#[tokio::test]
+async fn an_openai_key_in_the_environment_is_never_used() {
+    for scenario in ["key_invalid", "redirect_302", DEPLOYMENT] {
+        let sim = simulator().await;
+        let configuration = azure_deployment(&sim.base_url(), scenario);
+        let variables = [("OPENAI_API_KEY", "sk-CANARY-openai")];
+        let said = doctor(&configuration, &[], &variables).await;
+        said.finding("variable.openai-key-unused");
+        assert!(!format!("{:?}", sim.requests()).contains("sk-CANARY"));
+    }
 }
 
 #[tokio::test]
