@@ -460,6 +460,12 @@ async fn one_spoken_turn() {
             .is_some_and(|time| time > 1_000.0),
         "{evidence}"
     );
+    let refused = azure_deployment(&sim.base_url(), "key_invalid");
+    let said = doctor(&refused, &["--turn", "--only", "turn"], &[]).await;
+    assert_eq!(
+        said.check("turn")["reason"],
+        "needs upstream.upgrade, which failed"
+    );
     let silent = azure_deployment(&sim.base_url(), "content_filter");
     let said = doctor(&silent, &["--turn", "--only", "turn"], &[]).await;
     assert_eq!(said.outcome("turn"), "found", "{}", said.report);
@@ -499,6 +505,53 @@ async fn an_upstream_that_echoes_the_key() {
     let said = doctor(&azure(&format!("http://{}", upstream.await)), &[], &[]).await;
     assert_eq!(said.code, Some(1));
     assert!(said.report.to_string().contains("[redacted]"));
+}
+
+#[tokio::test]
+async fn a_firewall_shows_without_a_credential() {
+    let upstream = raw_upstream(|_| {
+        let body = r#"{"error":{"code":"403","message":"Access denied due to Virtual Network/Firewall rules."}}"#;
+        format!(
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )
+    });
+    let expected = [
+        "upstream.unauthenticated azure_firewall",
+        "upstream.upgrade azure_firewall",
+    ];
+    let configuration = azure(&format!("http://{}", upstream.await));
+    let said = check(
+        &configuration,
+        &expected,
+        &["upstream.alternatives", "clock"],
+    )
+    .await;
+    assert_eq!(said.report["findings"][0]["severity"], "warning");
+    assert_eq!(said.report["findings"][1]["severity"], "error");
+}
+
+#[tokio::test]
+async fn hints_about_cloud_and_region() {
+    let government = azure("https://voice.openai.azure.us");
+    let said = doctor(&government, &["--only", "upstream.cloud"], &[]).await;
+    assert_eq!(said.findings(), ["upstream.cloud cloud_government"]);
+
+    let sim = quick().region("Norway East").start().await.unwrap();
+    let said = doctor(&azure(&sim.base_url()), &[], &[]).await;
+    assert_eq!(said.code, Some(0), "a hint is no finding by default");
+    assert!(
+        said.finding("region_unlisted")["message"]
+            .as_str()
+            .unwrap()
+            .contains("2026-06-03")
+    );
+    let arguments = ["--severity-min", "info"];
+    let said = doctor(&azure(&sim.base_url()), &arguments, &[]).await;
+    assert_eq!(
+        (said.code, &said.report["ok"]),
+        (Some(1), &Value::Bool(false))
+    );
 }
 
 #[tokio::test]
@@ -609,7 +662,7 @@ async fn certificates() {
         params.not_after = time::OffsetDateTime::now_utc() - time::Duration::days(1);
     };
     let ending: fn(&mut CertificateParams) = |params| {
-        params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(3);
+        params.not_after = time::OffsetDateTime::now_utc() + time::Duration::hours(84);
     };
     let sound: fn(&mut CertificateParams) = |_| {};
     // (server, finding, piece of its message)
@@ -632,7 +685,7 @@ async fn certificates() {
         (
             ours.server(&[RESOURCE], ending),
             "certificate_expires",
-            "in 2 days",
+            "in 3 days",
         ),
     ];
     for (server, code, piece) in cases {

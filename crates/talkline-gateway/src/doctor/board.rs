@@ -239,13 +239,16 @@ impl<'a> Board<'a> {
 }
 
 impl DoctorReport {
-    /// How a check of a provider's upstream ended, or of the relay.
+    /// How a check of a provider's upstream ended, or of the relay. Without a provider, that of
+    /// the first one.
     fn outcome(&self, check: Check, provider: Option<&str>) -> Option<&Outcome> {
         self.checks
             .iter()
             .find(|result| {
                 result.check == check
-                    && (result.provider.is_none() || result.provider.as_deref() == provider)
+                    && (result.provider.is_none()
+                        || provider.is_none()
+                        || result.provider.as_deref() == provider)
             })
             .map(|result| &result.outcome)
     }

@@ -320,7 +320,7 @@ pub fn reference() -> String {
          `talkline doctor` goes the way of a session step by step and says where it ends. Checks that do not need each \
          other run at the same time; all of them together take at most ten seconds, `turn` aside. A check whose needs \
          failed is skipped, and the report says why. Nothing is changed, and the credential is sent only to the \
-         upstream that it was configured for.\n\n\
+         resource that it was configured for.\n\n\
          `--only` and `--skip` take the names below; `upstream` stands for all that begin with `upstream.`. \
          `--only` runs what the named checks need as well. A skipped check takes along what needs it.\n\n\
          `--output json` prints OpenClaw's fields (`schemaVersion`, `ok`, `checksRun`, `checksSkipped`, `findings` with \

@@ -222,3 +222,90 @@ fn painted(text: &str, colour: u8, style: Style) -> String {
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(style: Style, expected: &str) {
+        let result = |check, provider: Option<&str>, outcome, started, took| CheckResult {
+            check,
+            provider: provider.map(str::to_owned),
+            outcome,
+            started: Duration::from_millis(started),
+            took: Duration::from_millis(took),
+            evidence: Map::from_iter([("status".to_owned(), Value::from(401))]),
+        };
+        let needs = Outcome::Skipped("needs upstream.upgrade, which failed".into());
+        let report = DoctorReport {
+            checks: vec![
+                result(Check::Config, None, Outcome::Passed, 0, 0),
+                result(
+                    Check::Upgrade,
+                    Some("azure"),
+                    Outcome::Found(Severity::Error),
+                    50,
+                    50,
+                ),
+                result(Check::Session, Some("azure"), needs, 100, 0),
+                result(
+                    Check::Turn,
+                    None,
+                    Outcome::Skipped("not asked for".into()),
+                    100,
+                    0,
+                ),
+            ],
+            findings: vec![
+                Finding::new(
+                    Check::Upgrade,
+                    Severity::Error,
+                    "azure_key_invalid",
+                    "no\u{1b}[2J",
+                )
+                .path("talk.realtime.providers.azure.apiKey")
+                .fix("another key"),
+            ],
+            took: Duration::from_millis(100),
+        };
+        assert_eq!(report.render(style), expected);
+    }
+
+    #[test]
+    fn for_a_pipe_and_for_a_terminal() {
+        let style = Style {
+            colour: false,
+            waterfall: false,
+        };
+        check(
+            style,
+            "\
+\x20 ok    config                      0.0 ms  status 401
+
+azure
+  FAIL  upstream.upgrade           50.0 ms  status 401
+  skip  upstream.session                   needs upstream.upgrade, which failed
+
+error[azure_key_invalid] upstream.upgrade: no[2J
+  key:  talk.realtime.providers.azure.apiKey
+  fix:  another key
+  docs: docs/reference/doctor.md#upstreamupgrade
+
+2 checks in 100.0 ms: 1 errors, 0 warnings, 0 hints
+",
+        );
+        let style = Style {
+            colour: true,
+            waterfall: true,
+        };
+        check(
+            style,
+            "  \u{1b}[32mok  \u{1b}[0m  config                      0.0 ms │█                       │  status 401\n\n\
+             azure\n  \u{1b}[31mFAIL\u{1b}[0m  upstream.upgrade           50.0 ms │            ████████████│  status 401\n  \
+             \u{1b}[90mskip\u{1b}[0m  upstream.session                   needs upstream.upgrade, which failed\n\n\
+             \u{1b}[31merror[azure_key_invalid]\u{1b}[0m upstream.upgrade: no[2J\n  key:  talk.realtime.providers.azure.apiKey\n  \
+             fix:  another key\n  docs: docs/reference/doctor.md#upstreamupgrade\n\n\
+             2 checks in 100.0 ms: 1 errors, 0 warnings, 0 hints\n",
+        );
+    }
+}
