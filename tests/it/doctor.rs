@@ -733,6 +733,15 @@ async fn a_sound_line_over_tls() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_names_the_key() {
+    let ours = Authority::new(LONG_KEY);
+    let sim = secure(quick(), ours.server(&[RESOURCE], |_| {})).await;
+    let said = doctor_over_tls(&ours, &[(RESOURCE, &sim)]).await;
+    let tls = &said.check("upstream.tls")["evidence"];
+    assert_eq!(tls["issuer"], "CN=[redacted]");
+}
+
+#[tokio::test]
 async fn the_other_host_that_would_work() {
     let ours = Authority::new("Example CA");
     let names = [

@@ -272,3 +272,45 @@ fn missing_need(report: &DoctorReport, check: Check, provider: Option<&str>) -> 
     }
     "there was nothing to look at".to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_run_ends_at_its_deadline() {
+        let selection = Selection::default();
+        let told = Mutex::new(Vec::new());
+        let progress = |progress: Progress<'_>| {
+            let line = match progress {
+                Progress::Started(check, _) => format!("{check} starts"),
+                Progress::Ended(check, _, outcome) => format!("{check} {}", outcome.as_str()),
+            };
+            told.lock().unwrap().push(line);
+        };
+        let deadline = Duration::from_secs(10);
+        let board = Board::new(&selection, &progress, Instant::now() + deadline);
+        board.note(Check::Config, None, || Probe::passed(()));
+        let never = board.check(Check::Dns, Some("azure"), pending::<Probe<()>>());
+        assert_eq!(never.await, None);
+        let not_asked = board.check(Check::Turn, None, pending::<Probe<()>>());
+        assert_eq!(not_asked.await, None);
+
+        let report = board.finish(&["azure"]);
+        assert_eq!(report.took, deadline);
+        assert_eq!(report.findings[0].code, "too_slow");
+        assert_eq!(report.findings[0].evidence["provider"], "azure");
+        assert_eq!(report.checks.len(), Check::ALL.len());
+        assert_eq!(
+            report.outcome(Check::Tcp, Some("azure")),
+            Some(&Outcome::Skipped("needs upstream.dns, which failed".into()))
+        );
+        let told = told.into_inner().unwrap();
+        assert_eq!(
+            told,
+            ["config passed", "upstream.dns starts", "upstream.dns found"]
+        );
+    }
+}

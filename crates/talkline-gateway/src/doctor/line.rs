@@ -919,4 +919,40 @@ mod tests {
             &["token_audience"],
         );
     }
+
+    #[test]
+    fn a_bearer_token_is_told_by_its_claims() {
+        use base64::Engine as _;
+        use talkline_auth::{Credential, Origin, OriginRules};
+        use talkline_dialect::{AzureApi, AzureUpstream};
+
+        let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+        let claims =
+            r#"{"aud":"https://management.azure.com","oid":"object-1","tid":"tenant-1","exp":1}"#;
+        let token = format!("{}.{}.CANARY", encode("{}"), encode(claims));
+        let origin = Origin::parse("https://r.openai.azure.com", &OriginRules::default()).unwrap();
+        let upstream = Arc::new(Upstream::Azure(AzureUpstream {
+            credential: Credential::entra_token(origin, Secret::new(token.as_str())),
+            base_path: String::new(),
+            api: AzureApi::Ga,
+            deployment: "voice".into(),
+        }));
+        let selection = super::super::Selection::default();
+        let board = Board::new(&selection, &|_| {}, Instant::now());
+        let line = Line::new(&board, "openai", &upstream, &DoctorOptions::default()).unwrap();
+        assert!(line.static_key().is_none());
+        line.credential();
+        let report = board.finish(&["openai"]).to_json(Severity::Info);
+        let finding = |at: usize| report["findings"][at]["code"].as_str();
+        assert_eq!(
+            (finding(0), finding(1)),
+            (Some("token_expired"), Some("token_audience"))
+        );
+        let evidence = &report["findings"][0]["evidence"];
+        assert_eq!(evidence["kind"], "bearer-token");
+        assert_eq!(evidence["objectId"], "object-1");
+        assert_eq!(evidence["tenant"], "tenant-1");
+        let text = report.to_string();
+        assert!(!text.contains("CANARY") && !text.contains(&token), "{text}");
+    }
 }
