@@ -13,10 +13,7 @@ use talkline_dialect::{
     Ask, ClientDialect, Correlation, Diagnosis, Intent, Phase, Refusal, Upstream, UpstreamRequest,
 };
 use talkline_relay::Leg;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
-};
+use tokio::net::TcpStream;
 
 use super::{
     Check, DoctorOptions, TokenClaims, alternatives,
@@ -24,9 +21,13 @@ use super::{
     certificate::{Certificate, Presented, noting_client_config},
     regions,
     report::{Finding, Severity, millis},
-    session::{Heard, Io, Session},
+    session::{Io, Session},
 };
 use crate::dial::{Answer, DialTimeouts, Dialer, Observed, Presenting};
+
+mod conversation;
+#[cfg(test)]
+mod tests;
 
 /// Longest waits: short of the relay's own, so that later checks have time left.
 const TIMEOUTS: DialTimeouts = DialTimeouts {
@@ -35,8 +36,6 @@ const TIMEOUTS: DialTimeouts = DialTimeouts {
     tls: Duration::from_secs(3),
     upgrade: Duration::from_secs(5),
 };
-/// From the 101 to `session.created`, and from `session.update` to its answer.
-const EVENT_MAX: Duration = Duration::from_secs(5);
 /// Difference of clocks that is worth a finding.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 /// A certificate that ends sooner is worth a finding.
@@ -490,91 +489,6 @@ impl<'a> Line<'a> {
         });
     }
 
-    async fn converse(&self, mut session: Session) {
-        let created = self
-            .board
-            .check(
-                Check::Session,
-                Some(self.provider),
-                self.created(&mut session),
-            )
-            .await;
-        if created.is_none() {
-            return;
-        }
-        self.board
-            .check(
-                Check::Update,
-                Some(self.provider),
-                self.update(&mut session),
-            )
-            .await;
-        self.board
-            .check(Check::Close, Some(self.provider), async {
-                match session.close().await {
-                    Some(Heard::Closed(code, _)) => Probe::passed(()).with("closeCode", code),
-                    Some(_) => Probe::passed(()).with(
-                        "note",
-                        "the upstream dropped the connection without a close frame",
-                    ),
-                    None => Probe::passed(()).with(
-                        "note",
-                        "the upstream did not answer the close frame within a second",
-                    ),
-                }
-            })
-            .await;
-    }
-
-    async fn created(&self, session: &mut Session) -> Probe<()> {
-        let event = match timeout(EVENT_MAX, session.next()).await {
-            Ok(Heard::Event(event)) => event,
-            Ok(heard) => return self.no_event(Check::Session, "session.created", &heard),
-            Err(_) => return self.silence(Check::Session, "session.created"),
-        };
-        if event["type"] != "session.created" {
-            return self.wrong_event(Check::Session, "session.created", &event);
-        }
-        let session = &event["session"];
-        let probe = Probe::passed(())
-            .with("sessionId", self.said(&session["id"]))
-            .with("model", self.said(&session["model"]));
-        match session["expires_at"].as_u64() {
-            Some(expires) => {
-                let left = expires.saturating_sub(unix_now());
-                probe
-                    .with("expiresAtUnix", expires)
-                    .with("expiresInSeconds", left)
-            }
-            None => probe,
-        }
-    }
-
-    async fn update(&self, session: &mut Session) -> Probe<()> {
-        if self.upstream.dialect() != Some(ClientDialect::Ga) {
-            return Probe::skipped((), "asked of upstreams with the GA dialect only");
-        }
-        let update = json!({"type": "session.update", "session": {"type": "realtime"}});
-        // An upstream that hung up may have said why: what it sent is read in any case.
-        let _ = session.say(&update).await;
-        let deadline = Instant::now() + EVENT_MAX;
-        // Others may come first, such as rate limits.
-        for _ in 0..16 {
-            match tokio::time::timeout_at(deadline, session.next()).await {
-                Ok(Heard::Event(event)) if event["type"] == "session.updated" => {
-                    return Probe::passed(());
-                }
-                Ok(Heard::Event(event)) if event["type"] == "error" => {
-                    return self.wrong_event(Check::Update, "session.updated", &event);
-                }
-                Ok(Heard::Event(_)) => {}
-                Ok(heard) => return self.no_event(Check::Update, "session.updated", &heard),
-                Err(_) => return self.silence(Check::Update, "session.updated"),
-            }
-        }
-        self.silence(Check::Update, "session.updated")
-    }
-
     fn no_alternatives(&self, reason: &str) {
         self.board
             .note(Check::Alternatives, Some(self.provider), || {
@@ -704,72 +618,6 @@ impl<'a> Line<'a> {
             false => self.key("baseUrl"),
         }
     }
-
-    fn no_event<T>(&self, check: Check, wanted: &str, heard: &Heard) -> Probe<T> {
-        let what = match heard {
-            Heard::Closed(code, reason) => {
-                let code = code.map_or_else(|| "no code".to_owned(), |code| code.to_string());
-                format!(
-                    "the upstream closed the session before {wanted} ({code} {})",
-                    clean(&self.scrub(reason))
-                )
-            }
-            Heard::Malformed(rule) => {
-                format!("the upstream broke the WebSocket protocol before {wanted}: {rule}")
-            }
-            Heard::NotAnEvent => {
-                format!("the upstream sent something that is no JSON in place of {wanted}")
-            }
-            Heard::Dropped | Heard::Event(_) => {
-                format!(
-                    "the upstream dropped the connection before {wanted}, without a close frame"
-                )
-            }
-        };
-        Probe::failed(
-            Finding::new(check, Severity::Error, "session_ended", what)
-                .path(self.key("azureDeployment"))
-                .fix("try again; if it stays so, look for a proxy that cuts WebSockets, and at the service's health in the region"),
-        )
-    }
-
-    fn silence<T>(&self, check: Check, wanted: &str) -> Probe<T> {
-        let message = format!(
-            "{wanted} did not come within {} seconds",
-            EVENT_MAX.as_secs()
-        );
-        Probe::failed(
-            Finding::new(check, Severity::Error, "session_silent", message)
-                .fix("try again; if it stays so, look for a proxy that buffers WebSockets, and at the service's health in the region"),
-        )
-    }
-
-    fn wrong_event<T>(&self, check: Check, wanted: &str, event: &Value) -> Probe<T> {
-        let kind = self.said(&event["type"]);
-        let error = &event["error"];
-        let message = match event["error"]["message"].as_str() {
-            Some(text) => format!(
-                "the upstream sent an error in place of {wanted}: {}",
-                clean(&self.scrub(text))
-            ),
-            None => format!(
-                "the upstream sent `{}` in place of {wanted}",
-                kind.as_deref().unwrap_or("an event without a type")
-            ),
-        };
-        Probe::failed(
-            Finding::new(check, Severity::Error, "session_error", message)
-                .path(self.key("azureDeployment"))
-                .fix("read the upstream's message; an unknown parameter means that it speaks the other dialect: set or remove azureApiVersion"),
-        )
-        .with("upstreamCode", self.said(&error["code"]))
-        .with("eventType", kind)
-    }
-
-    /// A short text of an event, as it may be shown.
-    fn said(&self, value: &Value) -> Option<String> {
-        value.as_str().map(|text| clean(&self.scrub(text)))
-    }
 }
 
 fn token_findings(claims: &TokenClaims, now: u64, azure: bool) -> Vec<Finding> {
@@ -848,111 +696,4 @@ fn unix_now() -> u64 {
 /// At most 300 characters, none of which moves a cursor.
 fn clean(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(300).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_of_addresses() {
-        for (address, kind) in [
-            ("127.0.0.1", "loopback"),
-            ("::1", "loopback"),
-            ("10.1.2.3", "private"),
-            ("172.31.0.1", "private"),
-            ("172.32.0.1", "public"),
-            ("192.168.0.1", "private"),
-            ("100.64.0.1", "private"),
-            ("100.128.0.1", "public"),
-            ("fd00::1", "private"),
-            ("::ffff:10.0.0.1", "private"),
-            ("20.42.0.1", "public"),
-            ("2603:1030::1", "public"),
-        ] {
-            assert_eq!(kind_of(address.parse().unwrap()), kind, "{address}");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_token() {
-        let check = |claims: TokenClaims, expected: &[&str]| {
-            let findings = token_findings(&claims, 1_000, true);
-            let codes: Vec<_> = findings
-                .iter()
-                .map(|finding| finding.code.as_str())
-                .collect();
-            assert_eq!(codes, expected, "{claims:?}");
-        };
-        let sound = TokenClaims {
-            audience: Some("https://ai.azure.com".into()),
-            expires: Some(5_000),
-            ..TokenClaims::default()
-        };
-        check(sound.clone(), &[]);
-        check(
-            TokenClaims {
-                expires: Some(1_000),
-                ..sound.clone()
-            },
-            &["token_expired"],
-        );
-        check(
-            TokenClaims {
-                expires: Some(1_299),
-                ..sound.clone()
-            },
-            &["token_expires"],
-        );
-        check(
-            TokenClaims {
-                not_before: Some(1_001),
-                ..sound.clone()
-            },
-            &["token_not_yet_valid"],
-        );
-        check(
-            TokenClaims {
-                audience: Some("https://management.azure.com".into()),
-                ..sound
-            },
-            &["token_audience"],
-        );
-    }
-
-    #[test]
-    fn a_bearer_token_is_told_by_its_claims() {
-        use base64::Engine as _;
-        use talkline_auth::{Credential, Origin, OriginRules};
-        use talkline_dialect::{AzureApi, AzureUpstream};
-
-        let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
-        let claims =
-            r#"{"aud":"https://management.azure.com","oid":"object-1","tid":"tenant-1","exp":1}"#;
-        let token = format!("{}.{}.CANARY", encode("{}"), encode(claims));
-        let origin = Origin::parse("https://r.openai.azure.com", &OriginRules::default()).unwrap();
-        let upstream = Arc::new(Upstream::Azure(AzureUpstream {
-            credential: Credential::entra_token(origin, Secret::new(token.as_str())),
-            base_path: String::new(),
-            api: AzureApi::Ga,
-            deployment: "voice".into(),
-        }));
-        let selection = super::super::Selection::default();
-        let board = Board::new(&selection, &|_| {}, Instant::now());
-        let line = Line::new(&board, "openai", &upstream, &DoctorOptions::default()).unwrap();
-        assert!(line.static_key().is_none());
-        line.credential();
-        let report = board.finish(&["openai"]).to_json(Severity::Info);
-        let finding = |at: usize| report["findings"][at]["code"].as_str();
-        assert_eq!(
-            (finding(0), finding(1)),
-            (Some("token_expired"), Some("token_audience"))
-        );
-        let evidence = &report["findings"][0]["evidence"];
-        assert_eq!(evidence["kind"], "bearer-token");
-        assert_eq!(evidence["objectId"], "object-1");
-        assert_eq!(evidence["tenant"], "tenant-1");
-        let text = report.to_string();
-        assert!(!text.contains("CANARY") && !text.contains(&token), "{text}");
-    }
 }
