@@ -486,3 +486,45 @@ async fn inside_the_namespace() {
     assert_eq!(imds.requests().len(), 1);
     assert_silent(relay).await;
 }
+
+// === doctor ===
+
+#[tokio::test]
+async fn doctor_tells_who_signs_in_and_never_the_token() {
+    let sim = simulator().await;
+    let endpoint = AppService::builder()
+        .identity_header(IDENTITY_HEADER)
+        .token(tokens())
+        .start()
+        .await
+        .unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let configuration = keyless(&sim, "kind = \"managed-identity\"");
+    std::fs::write(home.path().join("talkline.toml"), configuration).unwrap();
+    let diagnosed = |header: &'static str| {
+        let mut doctor = talkline(home.path());
+        doctor
+            .args(["doctor", "--output", "json", "--only", "upstream.upgrade"])
+            .env("IDENTITY_ENDPOINT", endpoint.identity_endpoint())
+            .env("IDENTITY_HEADER", header);
+        ended(doctor)
+    };
+    let well = diagnosed(IDENTITY_HEADER).await;
+    assert_eq!(well.code(), Some(0), "{}{}", well.stdout, well.stderr);
+    let report: Value = serde_json::from_str(&well.stdout).unwrap();
+    assert!(report["checks"].to_string().contains(OBJECT), "{report}");
+    assert!(!well.stdout.contains("CANARY"), "{report}");
+
+    let ill = diagnosed("CANARY-WRONG-HEADER-6a0d9c2e71f5b83d4402").await;
+    assert_eq!(ill.code(), Some(1), "{}{}", ill.stdout, ill.stderr);
+    let report: Value = serde_json::from_str(&ill.stdout).unwrap();
+    let finding = &report["findings"][0];
+    assert_eq!(finding["checkId"], "upstream.credential", "{report}");
+    assert!(
+        finding["fixHint"]
+            .as_str()
+            .is_some_and(|hint| !hint.is_empty()),
+        "{report}"
+    );
+    assert!(!ill.stdout.contains("CANARY"), "{report}");
+}

@@ -11,6 +11,7 @@
 
 mod admission;
 mod command_line;
+mod doctor;
 mod identity;
 mod kit;
 mod recording;

@@ -357,3 +357,28 @@ async fn every_refusal_that_azure_is_known_for_is_named() {
     let log = relay.log().await;
     assert!(!log.contains("CANARY"), "{log}");
 }
+
+#[tokio::test]
+async fn a_problem_document_in_place_of_the_session_when_asked_for() {
+    let cases = [
+        ("key_invalid", "424", "azure_key_invalid"),
+        ("rate_limit_calls", "429", "azure_rate_limited"),
+        ("internal_error", "503", "azure_unavailable"),
+    ];
+    for (deployment, status, code) in cases {
+        let sim = simulator().await;
+        let configuration =
+            azure_deployment(&sim.base_url(), deployment) + "server.refusals = \"http\"\n";
+        let relay = Relay::start(&configuration).await;
+        let session = RawSession::open(relay.authority(), "/v1/realtime", &authorized()).await;
+        let head = session.head.to_lowercase();
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
+        assert!(
+            head.contains("content-type: application/problem+json\r\n"),
+            "{head}"
+        );
+        assert!(status != "429" || head.contains("retry-after: "), "{head}");
+        let log = relay.log().await;
+        assert!(log.contains(code) && !log.contains("CANARY"), "{log}");
+    }
+}

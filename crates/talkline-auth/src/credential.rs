@@ -164,6 +164,33 @@ impl Credential<Azure> {
     }
 }
 
+impl Credential<Azure> {
+    /// This credential for the other host names of the same resource: its first label under the
+    /// other suffixes that Azure gives out in the same cloud, on the same port.
+    ///
+    /// For diagnosis only: which of the names works is told to a person. Empty when the origin is
+    /// not such a host over TLS (a gateway, a loopback address, a regional host that many
+    /// resources share).
+    pub fn siblings(&self) -> Vec<Self> {
+        let (host, port) = (self.origin.host(), self.origin.port());
+        let siblings = match self.origin.scheme() {
+            Scheme::Tls => crate::origin::azure_siblings(host),
+            Scheme::Plain => Vec::new(),
+        };
+        siblings
+            .into_iter()
+            .filter_map(|host| {
+                let url = format!("https://{host}:{port}");
+                Origin::parse(&url, &crate::OriginRules::default()).ok()
+            })
+            .map(|origin| Self {
+                origin: Arc::new(origin),
+                material: self.material.clone(),
+            })
+            .collect()
+    }
+}
+
 impl Credential<Custom> {
     /// No credential at all, for a custom endpoint that asks for none.
     pub fn none(origin: Origin<Custom>) -> Self {
@@ -338,6 +365,53 @@ mod tests {
         let cell = TokenCell::new("test");
         cell.publish(state.token(now));
         cell
+    }
+
+    #[test]
+    fn siblings_stay_with_the_resource() {
+        let check = |url: &str, expected: &[&str]| {
+            let rules = OriginRules {
+                allowed_hosts: vec![
+                    "gateway.example".into(),
+                    "r.openai.azure.com.example".into(),
+                ],
+                allow_insecure: true,
+            };
+            let origin = Origin::<Azure>::parse(url, &rules).unwrap();
+            let credential = Credential::api_key(origin, Secret::new("k-123"));
+            let siblings = credential.siblings();
+            let origins: Vec<_> = siblings
+                .iter()
+                .map(|sibling| sibling.origin().to_string())
+                .collect();
+            assert_eq!(origins, expected, "{url}");
+            for sibling in siblings {
+                assert_eq!(sibling.kind(), "api-key");
+            }
+        };
+        check(
+            "https://r.openai.azure.com",
+            &[
+                "wss://r.cognitiveservices.azure.com",
+                "wss://r.services.ai.azure.com",
+            ],
+        );
+        check(
+            "https://r.services.ai.azure.us:8443",
+            &[
+                "wss://r.openai.azure.us:8443",
+                "wss://r.cognitiveservices.azure.us:8443",
+            ],
+        );
+        check(
+            "https://r.cognitiveservices.azure.cn",
+            &["wss://r.openai.azure.cn"],
+        );
+        check("http://r.openai.azure.com", &[]);
+        check("https://gateway.example", &[]);
+        check("https://r.openai.azure.com.example", &[]);
+        check("https://eastus2.api.cognitive.microsoft.com", &[]);
+        check("https://127.0.0.1:8443", &[]);
     }
 
     #[test]

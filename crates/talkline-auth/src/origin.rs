@@ -57,6 +57,38 @@ const AZURE_SUFFIXES: &[&str] = &[
     ".cognitiveservices.azure.cn",
 ];
 
+/// The suffixes under which one resource is reached, by cloud. Microsoft gives a Foundry resource
+/// the same first label under all of a cloud's.
+const AZURE_RESOURCE_SUFFIXES: &[&[&str]] = &[
+    &[
+        ".openai.azure.com",
+        ".cognitiveservices.azure.com",
+        ".services.ai.azure.com",
+    ],
+    &[
+        ".openai.azure.us",
+        ".cognitiveservices.azure.us",
+        ".services.ai.azure.us",
+    ],
+    &[".openai.azure.cn", ".cognitiveservices.azure.cn"],
+];
+
+/// The other host names that a resource of Azure has.
+pub(crate) fn azure_siblings(host: &str) -> Vec<String> {
+    for suffixes in AZURE_RESOURCE_SUFFIXES {
+        for suffix in *suffixes {
+            if let Some(label) = host.strip_suffix(suffix)
+                && !label.is_empty()
+                && !label.contains('.')
+            {
+                let others = suffixes.iter().filter(|other| *other != suffix);
+                return others.map(|other| format!("{label}{other}")).collect();
+            }
+        }
+    }
+    Vec::new()
+}
+
 const OPENAI_HOSTS: &[&str] = &["api.openai.com", "eu.api.openai.com", "us.api.openai.com"];
 
 impl sealed::Provider for Azure {

@@ -34,11 +34,23 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Certificate and key, when Talkline itself speaks TLS.
     pub tls: Option<TlsFiles>,
+    /// How a client is told that the upstream gives no session.
+    pub refusals: Refusals,
     /// Web origins whose pages may connect, exact, such as `https://talk.example.com`.
     pub allowed_origins: Vec<String>,
     /// Host names under which the relay is reached, beside the loopback ones: pages of these hosts
     /// may connect to it. A guard against DNS rebinding.
     pub allowed_hosts: Vec<String>,
+}
+
+/// How a client is told that the upstream gives no session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refusals {
+    /// After its 101, by an `error` event and a close frame.
+    #[default]
+    InBand,
+    /// In place of its 101, by a problem document (RFC 9457).
+    Http,
 }
 
 /// PEM files, as paths.

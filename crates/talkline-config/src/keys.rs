@@ -125,6 +125,8 @@ pub(crate) const DEPLOYMENT_VARIABLES: &[&str] = &[
 ];
 
 pub(crate) const TYPES: &[&str] = &["azure-openai", "openai", "custom"];
+const REFUSALS: &[&str] = &["in-band", "http"];
+
 pub(crate) const TRANSPORTS: &[&str] = &[
     "gateway-relay",
     "webrtc",
@@ -293,6 +295,7 @@ pub(crate) const KEYS: &[KeySpec] = &[
         variables: &[],
         flag: Some("--tls-key"),
     },
+    key("server.refusals", Kind::Choice(REFUSALS)),
     key("server.allowedOrigins", Kind::TextList),
     key("server.allowedHosts", Kind::TextList),
     KeySpec {

@@ -249,11 +249,22 @@ struct Server {
     /// Address and port. Beyond loopback, client keys are needed.
     listen: Option<String>,
     tls: Option<Tls>,
+    /// How a client is told that the upstream gives no session: `in-band`, by an `error` event and a
+    /// close frame, which browsers and every SDK show; or `http`, by a problem document in place of
+    /// the session.
+    refusals: Option<Refusals>,
     /// Web origins whose pages may connect, exactly as the browser sends them.
     allowed_origins: Option<Vec<String>>,
     /// Host names under which the relay is reached, beside the loopback ones: pages of these hosts
     /// may connect to it. A guard against DNS rebinding.
     allowed_hosts: Option<Vec<String>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum Refusals {
+    InBand,
+    Http,
 }
 
 /// TLS by Talkline itself.

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use talkline_config::{RouteMatch, UnknownModel};
+use talkline_config::{Refusals, RouteMatch, UnknownModel};
 use talkline_dialect::{Ask, Diagnosis, REALTIME_SUBPROTOCOL};
 use talkline_relay::{Leg, Options as RelayOptions, UpstreamMasking, refuse, relay};
 use talkline_session::{Session, Summary};
@@ -27,7 +27,7 @@ use crate::{
     dial::{Answer, Upstream},
     handshake,
     head::{HeadError, Rewound, read_head},
-    refusal::{HttpRefusal, RefusalDelivery, problem},
+    refusal::{HttpRefusal, problem},
     report::{self, SessionLabels},
     server::{Shared, farewell},
 };
@@ -214,7 +214,7 @@ async fn upgrade(
         Ok(route) => dial(shared, &route, &ask, &correlation, &mut labels).await,
         Err(unknown) => Outcome::Refused(Box::new(unknown_model(&unknown))),
     };
-    if let (RefusalDelivery::Http, Outcome::Refused(diagnosis)) = (shared.refusals, &outcome) {
+    if let (Refusals::Http, Outcome::Refused(diagnosis)) = (shared.refusals, &outcome) {
         report::session_refused(&labels, shared.refusals, diagnosis);
         return Ok(problem(diagnosis));
     }
@@ -232,13 +232,10 @@ async fn upgrade(
 
 /// The relay itself has no room. Told before the 101 whatever the delivery, so that a full relay does
 /// little for whom it cannot serve, and so that a load balancer can see it.
-fn busy(
-    diagnosis: &Diagnosis,
-    delivery: RefusalDelivery,
-) -> Result<Response<Full<Bytes>>, HttpRefusal> {
+fn busy(diagnosis: &Diagnosis, delivery: Refusals) -> Result<Response<Full<Bytes>>, HttpRefusal> {
     match delivery {
-        RefusalDelivery::InBand => Err(HttpRefusal::busy(diagnosis)),
-        RefusalDelivery::Http => {
+        Refusals::InBand => Err(HttpRefusal::busy(diagnosis)),
+        Refusals::Http => {
             report::client_refused(diagnosis.permanence.http_status(), diagnosis.code);
             Ok(problem(diagnosis))
         }

@@ -107,6 +107,24 @@ pub(crate) struct Answer {
     pub(crate) region: Option<String>,
 }
 
+/// Whether the upgrade request carries the credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presenting {
+    /// The target's own, and no other.
+    Credential,
+    /// Nothing: a probe of what an upstream says to strangers.
+    Nothing,
+}
+
+/// What an exchange of the upgrade showed, whether or not it succeeded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Observed {
+    /// HTTP status of the answer.
+    pub(crate) status: Option<u16>,
+    /// The answer's `Date`.
+    pub(crate) date: Option<String>,
+}
+
 /// Opens sessions with upstreams.
 #[derive(Clone)]
 pub(crate) struct Dialer {
@@ -153,7 +171,8 @@ impl Dialer {
         }
     }
 
-    async fn resolve(&self, target: &Sealed) -> Result<Vec<SocketAddr>, Refusal> {
+    /// The addresses of the target's name.
+    pub(crate) async fn resolve(&self, target: &Sealed) -> Result<Vec<SocketAddr>, Refusal> {
         let (host, port) = (target.host(), target.port());
         if let Some(found) = self
             .overrides
@@ -178,7 +197,7 @@ impl Dialer {
     }
 
     /// Tries the addresses in order, each a little after the one before, until one answers.
-    async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, Refusal> {
+    pub(crate) async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, Refusal> {
         let deadline = Instant::now() + self.timeouts.tcp;
         let mut waiting = addresses.into_iter();
         // Dropping the set aborts the attempts that lost.
@@ -217,7 +236,8 @@ impl Dialer {
         }
     }
 
-    async fn handshake(
+    /// The TLS handshake under the target's name.
+    pub(crate) async fn handshake(
         &self,
         target: &Sealed,
         tcp: TcpStream,
@@ -238,6 +258,30 @@ impl Dialer {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.exchange(
+            io,
+            request,
+            Presenting::Credential,
+            &mut Observed::default(),
+        )
+        .await
+    }
+
+    /// Sends the upgrade request and reads the answer, noting what it showed on the way.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection.
+    pub(crate) async fn exchange<IO>(
+        &self,
+        io: IO,
+        request: &UpstreamRequest,
+        presenting: Presenting,
+        observed: &mut Observed,
+    ) -> Result<(Leg<IO>, Answer), Refusal>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let deadline = Instant::now() + self.timeouts.upgrade;
         let failed = |error: hyper::Error| Refusal::Failed(Phase::Upgrade, with_sources(&error));
         let key = new_key();
@@ -253,12 +297,14 @@ impl Dialer {
 
         let response = driver.until(
             deadline,
-            sender.send_request(upgrade_request(request, &key)?),
+            sender.send_request(upgrade_request(request, presenting, &key)?),
         );
         let response = response
             .await
             .ok_or(Refusal::TimedOut(Phase::Upgrade))?
             .map_err(failed)?;
+        observed.status = Some(response.status().as_u16());
+        observed.date = text(response.headers(), "date");
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, body) = response.into_parts();
             let mut read = BytesMut::new();
@@ -337,7 +383,11 @@ fn tls_fault(error: &io::Error) -> TlsFault {
     }
 }
 
-fn upgrade_request(request: &UpstreamRequest, key: &str) -> Result<Request<Empty<Bytes>>, Refusal> {
+fn upgrade_request(
+    request: &UpstreamRequest,
+    presenting: Presenting,
+    key: &str,
+) -> Result<Request<Empty<Bytes>>, Refusal> {
     let target = request.target();
     let mut builder = Request::get(target.path_and_query())
         .version(Version::HTTP_11)
@@ -346,7 +396,11 @@ fn upgrade_request(request: &UpstreamRequest, key: &str) -> Result<Request<Empty
         .header(header::UPGRADE, "websocket")
         .header(header::SEC_WEBSOCKET_VERSION, "13")
         .header(header::SEC_WEBSOCKET_KEY, key);
-    if let Some((name, secret)) = target.authentication() {
+    let authentication = match presenting {
+        Presenting::Credential => target.authentication(),
+        Presenting::Nothing => None,
+    };
+    if let Some((name, secret)) = authentication {
         let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
             Refusal::Failed(
                 Phase::Upgrade,

@@ -23,6 +23,7 @@
 mod admit;
 mod connection;
 mod dial;
+pub mod doctor;
 mod handshake;
 mod head;
 mod keys;
@@ -35,7 +36,6 @@ mod tokens;
 
 pub use dial::ResolveOverride;
 pub use keys::KeyReader;
-pub use refusal::RefusalDelivery;
 pub use server::{Gateway, Options, StartError};
 
 #[cfg(doctest)]

@@ -8,17 +8,6 @@ use http_body_util::Full;
 use serde_json::json;
 use talkline_dialect::Diagnosis;
 
-/// How a client is told that an upstream gives it no session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RefusalDelivery {
-    /// In the session: 101, an `error` event, and a close frame whose reason is the code. Browsers
-    /// show scripts nothing of a failed handshake, so this is the default.
-    #[default]
-    InBand,
-    /// In place of the session: a problem document (RFC 9457) with the status 424, 429 or 503.
-    Http,
-}
-
 /// The problem document of a diagnosis.
 pub(crate) fn problem(diagnosis: &Diagnosis) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(diagnosis.problem())));

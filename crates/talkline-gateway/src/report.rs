@@ -5,14 +5,12 @@
 use std::time::Duration;
 
 use talkline_auth::Client;
-use talkline_config::RouteMatch;
+use talkline_config::{Refusals, RouteMatch};
 use talkline_dialect::{
     Ask, ClientDialect, Diagnosis, Incident, Intent, UpstreamKind, UpstreamLoss,
 };
 use talkline_session::{EndKind, EndedBy, Summary};
 use tracing::{debug, info, warn};
-
-use crate::refusal::RefusalDelivery;
 
 /// Longest word of an upstream's event in a log line, in characters.
 const WORD_CHARS_MAX: usize = 64;
@@ -190,15 +188,11 @@ fn word(text: &str) -> Option<String> {
     (!word.is_empty()).then_some(word)
 }
 
-pub(crate) fn session_refused(
-    labels: &SessionLabels,
-    delivery: RefusalDelivery,
-    diagnosis: &Diagnosis,
-) {
+pub(crate) fn session_refused(labels: &SessionLabels, delivery: Refusals, diagnosis: &Diagnosis) {
     let answer = diagnosis.answer.as_ref();
     let (close_code, status) = match delivery {
-        RefusalDelivery::InBand => (Some(diagnosis.permanence.close_code()), None),
-        RefusalDelivery::Http => (None, Some(diagnosis.permanence.http_status())),
+        Refusals::InBand => (Some(diagnosis.permanence.close_code()), None),
+        Refusals::Http => (None, Some(diagnosis.permanence.http_status())),
     };
     warn!(
         session = labels.session,

@@ -9,7 +9,7 @@ use std::{
 
 use rustls::ServerConfig;
 use talkline_auth::{ClientKeys, KeyCell, KeyFiles, TokenCell, TokenSource};
-use talkline_config::{Config, Routes};
+use talkline_config::{Config, Refusals, Routes};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
 use tokio::{
@@ -28,7 +28,6 @@ use crate::{
     head::HeadLimits,
     keys::{KeyReader, Keys},
     reach::Reach,
-    refusal::RefusalDelivery,
     tls::{self, TlsError},
     tokens::Tokens,
 };
@@ -55,8 +54,6 @@ pub struct Options {
     pub watched_keys: Vec<(KeyCell, KeyFiles)>,
     /// Whom to ask for a newer key when an upstream refuses one that does not come from a file.
     pub key_readers: Vec<(KeyCell, KeyReader)>,
-    /// How clients are told that an upstream gives them no session.
-    pub refusals: RefusalDelivery,
 }
 
 /// Why a gateway cannot start.
@@ -88,7 +85,7 @@ pub(crate) struct Shared {
     pub(crate) origins: OriginPolicy,
     pub(crate) routes: Routes,
     pub(crate) reach: Reach,
-    pub(crate) refusals: RefusalDelivery,
+    pub(crate) refusals: Refusals,
     pub(crate) sessions: Arc<Semaphore>,
     pub(crate) session_limits: SessionLimits,
     pub(crate) head_limits: HeadLimits,
@@ -152,7 +149,7 @@ impl Gateway {
                 keys: Keys::new(options.watched_keys, options.key_readers),
                 token_wait_max: limits.upgrade_timeout,
             },
-            refusals: options.refusals,
+            refusals: config.server.refusals,
             sessions: Arc::new(Semaphore::new(limits.sessions_max)),
             session_limits,
             head_limits: HeadLimits {

@@ -13,6 +13,8 @@ Examples:
       Run from the environment alone.
   talkline check --config talkline.toml
       Find every mistake in a configuration without opening a socket.
+  talkline doctor --config talkline.toml
+      Try the configuration out: DNS, TCP, TLS, credential, upgrade, session.
 
 Exit codes:
   0  success            2  wrong usage, or the check could not run
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Check the configuration without opening a socket.
     Check(CheckArguments),
+    /// Go the way of a session step by step, with the real upstream, and say where it ends.
+    Doctor(DoctorArguments),
     /// Hold one spoken turn through a simulator and the relay, then keep both running.
     Demo(DemoArguments),
     /// Run the simulator of Azure's Realtime endpoint alone.
@@ -124,6 +128,30 @@ pub(crate) struct CheckArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Run these checks and what they need; a name such as `upstream` stands for a whole group.
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Leave these checks out, and what needs them.
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    pub(crate) skip: Vec<String>,
+    /// Hold one spoken turn as well, which costs tokens.
+    #[arg(long)]
+    pub(crate) turn: bool,
+    /// How findings are printed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: OutputFormat,
+    /// The least severity that makes the exit code 1.
+    #[arg(long, value_enum, default_value_t, value_name = "SEVERITY")]
+    pub(crate) severity_min: MinimumSeverity,
+    /// Loopback address that stands in for an upstream's: host:port:ip:port. For tests.
+    #[arg(long, hide = true, value_parser = talkline_gateway::ResolveOverride::parse)]
+    pub(crate) resolve: Vec<talkline_gateway::ResolveOverride>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ShowArguments {
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
@@ -189,6 +217,17 @@ pub(crate) enum OutputFormat {
     Human,
     /// One JSON object, for programs.
     Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum MinimumSeverity {
+    /// Hints too.
+    Info,
+    /// Warnings and errors.
+    #[default]
+    Warning,
+    /// Errors only.
+    Error,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

@@ -1,6 +1,11 @@
 //! Gathers files, environment and flags, and has them resolved.
 
-use std::{collections::BTreeMap, io::IsTerminal as _, path::Path};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+};
 
 use talkline_config::{
     DeveloperTools, FlagValue, Format, Inputs, Report, Resolved, SourceFile, Style,
@@ -19,6 +24,13 @@ const SECRET_BYTES_MAX: u64 = 64 << 10;
 ///
 /// `Err` is a file that cannot be read; what stands in it is judged in the inner result.
 pub(crate) fn resolve(arguments: &ConfigArguments) -> Result<Result<Resolved, Report>, Exit> {
+    resolve_noting_files(arguments).map(|(resolved, _)| resolved)
+}
+
+/// The same, with the secret files that the configuration names.
+pub(crate) fn resolve_noting_files(
+    arguments: &ConfigArguments,
+) -> Result<(Result<Resolved, Report>, Vec<PathBuf>), Exit> {
     let files = match &arguments.config {
         Some(path) => vec![source(path)?],
         None if Path::new(DEFAULT_FILE).exists() => vec![source(Path::new(DEFAULT_FILE))?],
@@ -28,7 +40,8 @@ pub(crate) fn resolve(arguments: &ConfigArguments) -> Result<Result<Resolved, Re
     let variables: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    Ok(talkline_config::resolve(&Inputs {
+    let secret_files = RefCell::new(Vec::new());
+    let resolved = talkline_config::resolve(&Inputs {
         files: &files,
         variables: &variables,
         flags: &flags(arguments),
@@ -36,8 +49,12 @@ pub(crate) fn resolve(arguments: &ConfigArguments) -> Result<Result<Resolved, Re
             true => DeveloperTools::Allowed,
             false => DeveloperTools::Refused,
         },
-        read_secret_file: &|path| read_text(Path::new(path), SECRET_BYTES_MAX),
-    }))
+        read_secret_file: &|path| {
+            secret_files.borrow_mut().push(PathBuf::from(path));
+            read_text(Path::new(path), SECRET_BYTES_MAX)
+        },
+    });
+    Ok((resolved, secret_files.into_inner()))
 }
 
 /// The configuration, or the exit with everything that is wrong with it.

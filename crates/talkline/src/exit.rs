@@ -35,6 +35,8 @@ impl Exit {
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // What was found stands in the report already.
+            Exit::Findings(text) if text.is_empty() => Ok(()),
             Exit::Findings(text)
             | Exit::CouldNotRun(text)
             | Exit::Unavailable(text)

@@ -10,6 +10,7 @@ mod configuration;
 mod credentials;
 mod demo;
 mod dev_tls;
+mod doctor;
 mod exit;
 mod logs;
 mod output;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Sim(arguments) => sim::sim(&arguments),
         Command::Config(ConfigCommand::Show(arguments)) => check::show(&arguments),

@@ -47,7 +47,6 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         token_sources: credentials.token_sources,
         watched_keys: credentials.watched_keys,
         key_readers: credentials.vault.readers(),
-        ..Options::default()
     };
 
     runtime()?.block_on(async {

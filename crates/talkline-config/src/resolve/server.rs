@@ -2,16 +2,21 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::{Problem, Server, TlsFiles, reader::Reader, shown::shown, tree::dotted};
+use crate::{Problem, Refusals, Server, TlsFiles, reader::Reader, shown::shown, tree::dotted};
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Server> {
     let listen = listen(reader);
     let tls = tls(reader);
+    let refusals = match reader.choice(&["server", "refusals"]) {
+        Some(found) if found.value == "http" => Refusals::Http,
+        _ => Refusals::InBand,
+    };
     let allowed_origins = allowed_origins(reader);
     let allowed_hosts = allowed_hosts(reader);
     Some(Server {
         listen: listen?,
         tls: tls?,
+        refusals,
         allowed_origins,
         allowed_hosts,
     })

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
-use talkline_config::{DeveloperTools, Format, Inputs, SourceFile};
-use talkline_gateway::{Gateway, Options, RefusalDelivery};
+use talkline_config::{DeveloperTools, Format, Inputs, Refusals, SourceFile};
+use talkline_gateway::{Gateway, Options};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -34,12 +34,7 @@ async fn upstream(answer: String, tasks: &mut JoinSet<()>) -> String {
 }
 
 /// Starts the service and returns its authority.
-async fn relay(
-    endpoint: &str,
-    more: &str,
-    refusals: RefusalDelivery,
-    tasks: &mut JoinSet<()>,
-) -> String {
+async fn relay(endpoint: &str, more: &str, refusals: Refusals, tasks: &mut JoinSet<()>) -> String {
     let file = SourceFile {
         name: "talkline.toml".into(),
         format: Format::Toml,
@@ -64,11 +59,9 @@ async fn relay(
         read_secret_file: &|_| Err("no files here".into()),
     })
     .unwrap();
-    let options = Options {
-        refusals,
-        ..Options::default()
-    };
-    let gateway = Gateway::new(resolved.config, options).unwrap();
+    let mut config = resolved.config;
+    config.server.refusals = refusals;
+    let gateway = Gateway::new(config, Options::default()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let authority = listener.local_addr().unwrap().to_string();
     tasks.spawn(gateway.serve(listener, std::future::pending()));
@@ -142,7 +135,7 @@ fn http(status: u16, headers: &str, body: &str) -> String {
 async fn check(answer: String, status: u16, code: &str, retry_after: Option<u64>) -> Value {
     let mut tasks = JoinSet::new();
     let endpoint = upstream(answer, &mut tasks).await;
-    let relay = relay(&endpoint, "", RefusalDelivery::Http, &mut tasks).await;
+    let relay = relay(&endpoint, "", Refusals::Http, &mut tasks).await;
     let problem = Problem::read(&ask(&relay, "/v1/realtime", CLIENT_KEY).await);
     problem.expect(status, code, retry_after);
     problem.body
@@ -185,7 +178,7 @@ async fn what_may_pass_is_503() {
 #[tokio::test]
 async fn the_relays_own_401_stays_the_clients() {
     let mut tasks = JoinSet::new();
-    let relay = relay("http://127.0.0.1:9", "", RefusalDelivery::Http, &mut tasks).await;
+    let relay = relay("http://127.0.0.1:9", "", Refusals::Http, &mut tasks).await;
     let answer = ask(&relay, "/v1/realtime", "wrong").await;
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
     let answer = ask(&relay, "/v1/realtime?model=other", CLIENT_KEY).await;
@@ -198,7 +191,7 @@ async fn the_relays_own_401_stays_the_clients() {
 async fn in_band_is_the_default() {
     let mut tasks = JoinSet::new();
     let endpoint = upstream(http(401, "", ""), &mut tasks).await;
-    let relay = relay(&endpoint, "", Options::default().refusals, &mut tasks).await;
+    let relay = relay(&endpoint, "", Refusals::default(), &mut tasks).await;
     let mut stream = TcpStream::connect(&relay).await.unwrap();
     let request = format!(
         "GET /v1/realtime HTTP/1.1\r\nHost: {relay}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -219,7 +212,7 @@ async fn in_band_is_the_default() {
 }
 
 /// What the second client of a relay with one place is told.
-async fn told_when_full(refusals: RefusalDelivery) -> String {
+async fn told_when_full(refusals: Refusals) -> String {
     let mut tasks = JoinSet::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -239,12 +232,12 @@ async fn told_when_full(refusals: RefusalDelivery) -> String {
 
 #[tokio::test]
 async fn a_full_relay_says_so() {
-    let answer = told_when_full(RefusalDelivery::InBand).await;
+    let answer = told_when_full(Refusals::InBand).await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(
         answer.contains("\"relay_full\"") && answer.contains("limits.maxSessions"),
         "{answer}"
     );
-    let answer = told_when_full(RefusalDelivery::Http).await;
+    let answer = told_when_full(Refusals::Http).await;
     Problem::read(&answer).expect(503, "relay_full", Some(1));
 }
