@@ -535,7 +535,10 @@ async fn a_firewall_shows_without_a_credential() {
 async fn hints_about_cloud_and_region() {
     let government = azure("https://voice.openai.azure.us");
     let said = doctor(&government, &["--only", "upstream.cloud"], &[]).await;
-    assert_eq!(said.findings(), ["upstream.cloud cloud_government"]);
+    assert_eq!(
+        said.findings(),
+        ["config azure.government", "upstream.cloud cloud_government"]
+    );
 
     let sim = quick().region("Norway East").start().await.unwrap();
     let said = doctor(&azure(&sim.base_url()), &[], &[]).await;

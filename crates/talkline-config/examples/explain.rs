@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         variables: &variables,
         flags: &[],
         developer_tools: DeveloperTools::default(),
+        is_exposed: &|_| false,
         read_secret_file: &|path| std::fs::read_to_string(path).map_err(|error| error.to_string()),
     });
     match result {

@@ -16,6 +16,8 @@ pub struct Inputs<'a> {
     pub flags: &'a [FlagValue],
     /// Whether the identity of a developer's tool may be used (`--dev`).
     pub developer_tools: DeveloperTools,
+    /// Whether everybody on the machine may read a file that `{ file = "…" }` names.
+    pub is_exposed: &'a dyn Fn(&str) -> bool,
     /// Reads a file that `{ file = "…" }` names and returns its text, or a short reason why it
     /// cannot be read. The reason is shown to the user, the text never is.
     pub read_secret_file: &'a dyn Fn(&str) -> Result<String, String>,

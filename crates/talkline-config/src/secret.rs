@@ -459,7 +459,19 @@ impl Reader<'_> {
 
     fn file(&mut self, key: &str, node: &Node, path: &str) -> Option<String> {
         match (self.inputs.read_secret_file)(path) {
-            Ok(text) => Some(text),
+            Ok(text) => {
+                if (self.inputs.is_exposed)(path) {
+                    let message = format!(
+                        "everybody on this machine may read the secret file {}",
+                        shown(path)
+                    );
+                    let problem = Problem::warning("secret.file-exposed", message)
+                        .hint("chmod o= it, and renew a key that others may have read");
+                    let problem = self.at(problem.key(key), &node.place);
+                    self.problem(problem);
+                }
+                Some(text)
+            }
             Err(reason) => {
                 let message = format!(
                     "the secret file {} cannot be read: {}",

@@ -49,6 +49,7 @@ pub(crate) fn resolve_noting_files(
             true => DeveloperTools::Allowed,
             false => DeveloperTools::Refused,
         },
+        is_exposed: &|path| is_exposed(Path::new(path)),
         read_secret_file: &|path| {
             secret_files.borrow_mut().push(PathBuf::from(path));
             read_text(Path::new(path), SECRET_BYTES_MAX)
@@ -91,6 +92,14 @@ fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
         return Err(format!("it is larger than {bytes_max} bytes"));
     }
     String::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {error}"))
+}
+
+/// Whether users other than the relay's own may read the file. Kubernetes and the like mount secrets
+/// read-only for a group, so a group may.
+fn is_exposed(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0)
 }
 
 fn flags(arguments: &ConfigArguments) -> Vec<FlagValue> {

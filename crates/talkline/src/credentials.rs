@@ -195,6 +195,7 @@ mod tests {
             variables: &variables,
             flags: &[],
             developer_tools: DeveloperTools::Allowed,
+            is_exposed: &|_| false,
             read_secret_file: &|_| Err("no files".into()),
         });
         match resolved {

@@ -139,6 +139,7 @@ fn gateway(endpoint: &str, keys: &Keys, tls: &Tls) -> Result<Gateway, Exit> {
         variables: &variables,
         flags: &[],
         developer_tools: DeveloperTools::default(),
+        is_exposed: &|_| false,
         read_secret_file: &|_| Err("the demo reads no files".into()),
     })
     .map_err(|report| Exit::Configuration(report.render(Style::Plain)))?;

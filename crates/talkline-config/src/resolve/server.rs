@@ -7,6 +7,9 @@ use crate::{Problem, Refusals, Server, TlsFiles, reader::Reader, shown::shown, t
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Server> {
     let listen = listen(reader);
     let tls = tls(reader);
+    if let (Some(listen), Some(None)) = (listen, &tls) {
+        warn_of_plain_text(reader, listen);
+    }
     let refusals = match reader.choice(&["server", "refusals"]) {
         Some(found) if found.value == "http" => Refusals::Http,
         _ => Refusals::InBand,
@@ -47,6 +50,21 @@ fn listen(reader: &mut Reader<'_>) -> Option<SocketAddr> {
     let problem = reader.at_value(Problem::error("listen.form", message).hint(hint), &found);
     reader.problem(problem);
     None
+}
+
+/// Client keys and voices cross the network in clear, unless a front end terminates TLS.
+fn warn_of_plain_text(reader: &mut Reader<'_>, listen: SocketAddr) {
+    if listen.ip().is_loopback() {
+        return;
+    }
+    let message = format!("{listen} is reached beyond this machine in plain text");
+    let problem = Problem::warning("listen.plain-text", message)
+        .hint("give server.tls, or make sure that only a front end with TLS reaches this address");
+    let problem = match reader.found(&["server", "listen"]) {
+        Some(found) => reader.at_value(problem, &found),
+        None => problem.key("server.listen"),
+    };
+    reader.problem(problem);
 }
 
 /// `Some(None)` for plain text.

@@ -887,15 +887,15 @@ fn clients() {
     check_around("clients.keys = []\n", "clients.none clients.keys |keys|");
     check_around(
         "clients.allowAnonymous = true\nserver.listen = \"0.0.0.0:8080\"\n",
-        "clients.anonymous-beyond-loopback clients.allowAnonymous |true|",
+        "clients.anonymous-beyond-loopback clients.allowAnonymous |true|\nwarning listen.plain-text server.listen |\"0.0.0.0:8080\"|",
     );
     check_around(
         "clients.allowAnonymous = true\nserver.listen = \"[::]:8080\"\n",
-        "clients.anonymous-beyond-loopback clients.allowAnonymous |true|",
+        "clients.anonymous-beyond-loopback clients.allowAnonymous |true|\nwarning listen.plain-text server.listen |\"[::]:8080\"|",
     );
     check_around(
         "server.listen = \"0.0.0.0:8080\"\n[clients]\n",
-        "clients.none clients.keys",
+        "warning listen.plain-text server.listen |\"0.0.0.0:8080\"|\nclients.none clients.keys",
     );
     let long = "A=aaaaaaaaaaaaaaaaaaaaa B=aaaaaaaaaaaaaaaaaaaaa C=k-1";
     let azure = "AZURE_OPENAI_ENDPOINT=https://r.openai.azure.com AZURE_OPENAI_DEPLOYMENT=d AZURE_OPENAI_API_KEY=k-1";
@@ -1014,5 +1014,18 @@ fn json_duplicates_are_refused() {
             .with(ENVIRONMENT)
             .with("OPENAI_API_KEY=sk-1"),
         "key.duplicate server.listen |listen|",
+    );
+}
+
+#[test]
+fn a_key_of_openai_is_not_sent_to_azure() {
+    let azure =
+        "AZURE_OPENAI_ENDPOINT=https://r.openai.azure.com AZURE_OPENAI_DEPLOYMENT_NAME=voice";
+    check(
+        toml("")
+            .with(azure)
+            .with(ENVIRONMENT)
+            .with("AZURE_OPENAI_API_KEY=sk-0123456789abcdef"),
+        "azure.key-of-openai talk.realtime.providers.azure-openai.apiKey (variable AZURE_OPENAI_API_KEY)",
     );
 }

@@ -478,3 +478,41 @@ fn servers_and_clients() {
         "the variable takes the place of the key named default"
     );
 }
+
+#[test]
+fn what_deserves_a_word_before_the_first_session() {
+    let warned = |case: crate::support::Case| crate::support::lines(&case.expect_sound().warnings);
+    let azure = |text: &str| toml(text).with(CLIENT).with("K=0123456789abcdef0123");
+    let table = |endpoint: &str, rest: &str| {
+        format!(
+            "[talk.realtime.providers.azure-openai]\nazureEndpoint = \"{endpoint}\"\nazureDeployment = \"d\"\n{rest}"
+        )
+    };
+    let key = "apiKey = { env = \"K\" }\n";
+    assert_eq!(
+        warned(azure(&table("https://r.openai.azure.us", key))),
+        "warning azure.government talk.realtime.providers.azure-openai.azureEndpoint |\"https://r.openai.azure.us\"|"
+    );
+    let retired = format!("{key}azureApiVersion = \"2024-10-01-preview\"\n");
+    assert_eq!(
+        warned(azure(&table("https://r.openai.azure.com", &retired))),
+        "warning azure.api-version-retired talk.realtime.providers.azure-openai.azureApiVersion |\"2024-10-01-preview\"|"
+    );
+    let listening = format!(
+        "server.listen = \"0.0.0.0:8080\"\n{}",
+        table("https://r.openai.azure.com", key)
+    );
+    assert_eq!(
+        warned(azure(&listening)),
+        "warning listen.plain-text server.listen |\"0.0.0.0:8080\"|"
+    );
+    let file = azure(&table(
+        "https://r.openai.azure.com",
+        "apiKey = { file = \"/k\" }\n",
+    ));
+    let file = file.secret_file("/k", "0123456789abcdef0123").exposed("/k");
+    assert_eq!(
+        warned(file),
+        "warning secret.file-exposed talk.realtime.providers.azure-openai.apiKey |{ file = \"/k\" }|"
+    );
+}

@@ -14,6 +14,7 @@ pub(crate) struct Case {
     variables: BTreeMap<String, String>,
     flags: Vec<FlagValue>,
     secret_files: BTreeMap<String, String>,
+    exposed_files: std::collections::BTreeSet<String>,
     developer_tools: DeveloperTools,
 }
 
@@ -71,6 +72,11 @@ impl Case {
         self
     }
 
+    pub(crate) fn exposed(mut self, path: &str) -> Self {
+        self.exposed_files.insert(path.into());
+        self
+    }
+
     pub(crate) fn secret_file(mut self, path: &str, text: &str) -> Self {
         self.secret_files.insert(path.into(), text.into());
         self
@@ -82,6 +88,7 @@ impl Case {
             variables: &self.variables,
             flags: &self.flags,
             developer_tools: self.developer_tools,
+            is_exposed: &|path| self.exposed_files.contains(path),
             read_secret_file: &|path| {
                 self.secret_files
                     .get(path)

@@ -74,6 +74,7 @@ fn config() -> Config {
         variables: &variables,
         flags: &[],
         developer_tools: DeveloperTools::Refused,
+        is_exposed: &|_| false,
         read_secret_file: &|_| Err("there are no files".into()),
     });
     resolved.expect("the test's configuration is sound").config

@@ -11,6 +11,10 @@ use crate::{
     shown::shown,
 };
 
+/// Versions of the preview path that Azure no longer serves
+/// (<https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle>).
+const RETIRED_VERSIONS: [&str; 1] = ["2024-10-01-preview"];
+
 enum AzureSignIn {
     Key(ApiKey),
     Entra(Identity),
@@ -20,6 +24,7 @@ impl One<'_> {
     pub(super) fn azure(&self, reader: &mut Reader<'_>) -> Option<Provider> {
         let allowed_hosts = self.allowed_hosts(reader);
         let endpoint = self.azure_endpoint(reader, &allowed_hosts);
+        self.warn_of_government(reader, endpoint.as_ref());
         let deployment = self.azure_deployment(reader, endpoint.as_ref());
         let api = self.azure_api(reader, endpoint.as_ref());
         let sign_in = self.azure_sign_in(reader, endpoint.as_ref());
@@ -66,9 +71,11 @@ impl One<'_> {
     ) -> Option<AzureSignIn> {
         let host = endpoint.map_or("", Endpoint::host);
         match self.sign_in(reader, Type::Azure, host)? {
-            SignIn::Key => self
-                .api_key(reader, Type::Azure, "AZURE_OPENAI_API_KEY")
-                .map(AzureSignIn::Key),
+            SignIn::Key => {
+                let key = self.api_key(reader, Type::Azure, "AZURE_OPENAI_API_KEY")?;
+                self.refuse_openai_key(reader, &key)?;
+                Some(AzureSignIn::Key(key))
+            }
             SignIn::Nothing => None,
             SignIn::Entra(identity) => {
                 let endpoint = endpoint?;
@@ -76,6 +83,46 @@ impl One<'_> {
                 Some(AzureSignIn::Entra(identity))
             }
         }
+    }
+
+    /// OpenAI's keys start like this; sent to Azure, one would leave its owner's hands for nothing.
+    fn refuse_openai_key(&self, reader: &mut Reader<'_>, key: &ApiKey) -> Option<()> {
+        let is_openai = |secret: &talkline_auth::Secret| {
+            ["sk-", "ek_"]
+                .iter()
+                .any(|prefix| secret.expose().starts_with(prefix))
+        };
+        if !key.secrets().iter().any(is_openai) {
+            return Some(());
+        }
+        let problem = Problem::error(
+            "azure.key-of-openai",
+            "this is a key of OpenAI, not of Azure",
+        )
+        .key(crate::tree::dotted(&self.path("apiKey")))
+        .hint("refer to KEY1 of the Azure resource: az cognitiveservices account keys list");
+        let problem = match reader.found(&self.path("apiKey")) {
+            Some(found) => reader.at_value(problem, &found),
+            None => problem,
+        };
+        reader.problem(problem);
+        None
+    }
+
+    /// Government clouds list no Realtime model
+    /// (<https://learn.microsoft.com/azure/ai-foundry/openai/azure-government>).
+    fn warn_of_government(&self, reader: &mut Reader<'_>, endpoint: Option<&Endpoint>) {
+        if !endpoint.is_some_and(|endpoint| endpoint.host().ends_with(".azure.us")) {
+            return;
+        }
+        let message = "Azure Government offers no Realtime model";
+        let problem = Problem::warning("azure.government", message)
+            .hint("use a resource of the public cloud, or make sure that the model has arrived");
+        let problem = match reader.found(&self.path("azureEndpoint")) {
+            Some(found) => reader.at_value(problem, &found),
+            None => problem,
+        };
+        reader.problem(problem);
     }
 
     /// Source: <https://learn.microsoft.com/azure/ai-services/cognitive-services-custom-subdomains>.
@@ -222,6 +269,13 @@ impl One<'_> {
             let problem = reader.at_value(Problem::error(code, message).hint(hint), &found);
             reader.problem(problem);
             return None;
+        }
+        if RETIRED_VERSIONS.contains(&found.value.as_str()) {
+            let message = format!("api-version {} is retired", shown(&found.value));
+            let problem = Problem::warning("azure.api-version-retired", message)
+                .hint("remove azureApiVersion for the GA path, or write \"2025-04-01-preview\"");
+            let problem = reader.at_value(problem, &found);
+            reader.problem(problem);
         }
         Some(AzureApi::Preview {
             api_version: found.value,
