@@ -528,3 +528,43 @@ async fn doctor_tells_who_signs_in_and_never_the_token() {
     );
     assert!(!ill.stdout.contains("CANARY"), "{report}");
 }
+
+#[tokio::test]
+async fn doctor_finds_the_other_scope_and_the_other_key() {
+    let sim = simulator().await;
+    sim.set_bearer(talkline_sim::BearerRule {
+        audiences: vec!["https://ai.azure.com".into()],
+        ..talkline_sim::BearerRule::default()
+    });
+    let endpoint = AppService::builder().token(tokens()).start().await.unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let diagnosed = |configuration: String| {
+        std::fs::write(home.path().join("talkline.toml"), configuration).unwrap();
+        let mut doctor = talkline(home.path());
+        doctor
+            .args(["doctor", "--output", "json", "--severity-min", "info"])
+            .env("IDENTITY_ENDPOINT", endpoint.identity_endpoint())
+            .env("IDENTITY_HEADER", endpoint.identity_header())
+            .env("SECOND", NEW_KEY);
+        ended(doctor)
+    };
+    let scope = diagnosed(keyless(&sim, "kind = \"managed-identity\"")).await;
+    assert!(
+        scope
+            .stdout
+            .contains("auth.scope = \\\"https://ai.azure.com/.default\\\""),
+        "{}",
+        scope.stdout
+    );
+
+    sim.set_api_keys([NEW_KEY]);
+    let two = azure(&sim.base_url())
+        + "talk.realtime.providers.openai.apiKeySecondary = { env = \"SECOND\" }\n";
+    let key = diagnosed(two).await;
+    assert!(
+        key.stdout.contains("the other of the two keys"),
+        "{}",
+        key.stdout
+    );
+    assert!(!format!("{}{}", scope.stdout, key.stdout).contains("CANARY"));
+}

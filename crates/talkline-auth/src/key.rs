@@ -111,6 +111,14 @@ impl KeyCell {
         self.read().live()
     }
 
+    /// The key that is not presented, where there is another one.
+    pub fn spare(&self) -> Option<Secret> {
+        let keys = self.read();
+        let live = keys.live();
+        let spare = keys.key(keys.live.other())?;
+        (!live.is(spare)).then(|| Secret::clone(spare))
+    }
+
     /// Replaces one key. Says whether it differs from the one before.
     pub fn replace(&self, slot: KeySlot, key: Secret) -> bool {
         let mut keys = self.write();

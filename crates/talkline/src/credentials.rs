@@ -17,6 +17,8 @@ use crate::{exit::Exit, vault::VaultKeys};
 /// What the gateway is given, and what keeps the rest of it fresh.
 pub(crate) struct Credentials {
     pub(crate) token_sources: Vec<(TokenCell, Arc<dyn TokenSource>)>,
+    /// The same identities with another scope, for `doctor`.
+    pub(crate) other_scopes: Vec<(TokenCell, String, Arc<dyn TokenSource>)>,
     pub(crate) watched_keys: Vec<(KeyCell, KeyFiles)>,
     pub(crate) vault: VaultKeys,
 }
@@ -27,12 +29,19 @@ impl Credentials {
         let environment = Environment::read(|name| std::env::var(name).ok());
         let network = network(resolve)?;
         let mut token_sources = Vec::new();
+        let mut other_scopes = Vec::new();
         for identity in &config.identities {
             let refused = |error| refusal(&format!("provider `{}`", identity.provider), &error);
             let scope = Scope::parse(&identity.scope).map_err(refused)?;
             let source =
                 source(&identity.kind, scope, &environment, network.clone()).map_err(refused)?;
             token_sources.push((identity.cell.clone(), source));
+            if let Some(other) = other_scope(&identity.scope) {
+                let scope = Scope::parse(other).map_err(refused)?;
+                let source = self::source(&identity.kind, scope, &environment, network.clone())
+                    .map_err(refused)?;
+                other_scopes.push((identity.cell.clone(), other.to_owned(), source));
+            }
             info!(
                 provider = identity.provider,
                 kind = identity.kind.as_str(),
@@ -44,9 +53,21 @@ impl Credentials {
         }
         Ok(Self {
             token_sources,
+            other_scopes,
             watched_keys: config.watched_keys.iter().map(files).collect(),
             vault: VaultKeys::new(config, &environment, &network)?,
         })
+    }
+}
+
+/// Microsoft's documents name two scopes for the same service; which of them a resource takes shows
+/// only when it is asked
+/// (<https://learn.microsoft.com/azure/ai-foundry/foundry-models/how-to/configure-entra-id>).
+fn other_scope(scope: &str) -> Option<&'static str> {
+    match scope {
+        "https://cognitiveservices.azure.com/.default" => Some("https://ai.azure.com/.default"),
+        "https://ai.azure.com/.default" => Some("https://cognitiveservices.azure.com/.default"),
+        _ => None,
     }
 }
 

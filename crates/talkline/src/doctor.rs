@@ -37,6 +37,10 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<(), Exit> {
             .as_mut()
             .map(|credentials| std::mem::take(&mut credentials.token_sources))
             .unwrap_or_default(),
+        other_scopes: credentials
+            .as_mut()
+            .map(|credentials| std::mem::take(&mut credentials.other_scopes))
+            .unwrap_or_default(),
         turn: arguments
             .turn
             .then(|| Arc::new(Speaker) as Arc<dyn TurnCaller>),

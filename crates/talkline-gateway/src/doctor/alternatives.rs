@@ -4,11 +4,13 @@
 //! suffix that Azure gives out, over TLS. [`talkline_auth::Credential::siblings`] is the only
 //! source of other hosts.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use talkline_auth::Scheme;
+use talkline_auth::{
+    Credential, Jitter, KeyCell, Scheme, TokenCell, TokenRules, TokenSource, TokenState,
+};
 use talkline_dialect::{AzureApi, AzureUpstream, Correlation, Diagnosis, Intent, Upstream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{line::plain_ask, session::Session};
 use crate::dial::{self, Dialer};
@@ -17,6 +19,9 @@ use crate::dial::{self, Dialer};
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// An api-version that takes Realtime sessions on the preview path.
 const PREVIEW_API_VERSION: &str = "2025-04-01-preview";
+
+/// A scope beside the configured one, and who fetches tokens for it.
+pub(super) type OtherScope = (String, Arc<dyn TokenSource>);
 
 /// An alternative that was tried.
 #[derive(Debug)]
@@ -52,6 +57,7 @@ struct Candidate {
 /// Dropping the future closes the connection that is open.
 pub(super) async fn try_all(
     upstream: &Upstream,
+    other_scope: Option<&OtherScope>,
     dialer: &Dialer,
     deadline: Instant,
 ) -> Vec<Attempt> {
@@ -64,7 +70,11 @@ pub(super) async fn try_all(
     if origin.scheme() == Scheme::Plain && !origin.is_loopback() {
         return tried;
     }
-    for candidate in candidates(azure) {
+    let mut candidates = candidates(azure);
+    if let Some(other) = other_scope {
+        candidates.extend(with_scope(azure, other).await);
+    }
+    for candidate in candidates {
         let end = deadline.min(Instant::now() + ATTEMPT_MAX);
         // The check itself ends at the deadline: leave before it, with what is known.
         if end.saturating_duration_since(Instant::now()) < ATTEMPT_MAX / 4 {
@@ -82,8 +92,41 @@ pub(super) async fn try_all(
     tried
 }
 
+/// A token of the same identity for another scope. `None` when there is none to be had in time.
+async fn with_scope(azure: &AzureUpstream, (scope, source): &OtherScope) -> Option<Candidate> {
+    let fetched = timeout(ATTEMPT_MAX, source.fetch()).await.ok()?.ok()?;
+    let now = crate::tokens::now();
+    let mut life = TokenState::new(TokenRules::default(), source.name(), now);
+    life.succeed(fetched, now, Jitter::from_bits(0));
+    let cell = TokenCell::new(source.name());
+    cell.publish(life.token(now));
+    let origin = azure.credential.origin().clone();
+    Some(Candidate {
+        what: format!("a token for {scope}"),
+        key: "auth.scope",
+        fix: format!("set auth.scope = \"{scope}\""),
+        upstream: Upstream::Azure(AzureUpstream {
+            credential: Credential::entra(origin, cell),
+            ..azure.clone()
+        }),
+    })
+}
+
 fn candidates(azure: &AzureUpstream) -> Vec<Candidate> {
     let mut candidates = Vec::new();
+    let spare = azure.credential.key_cell().and_then(KeyCell::spare);
+    if let Some(key) = spare {
+        let origin = azure.credential.origin().clone();
+        candidates.push(Candidate {
+            what: "the other of the two keys".to_owned(),
+            key: "apiKey",
+            fix: "the key in use is refused and the other one is not: renew the reference of the refused one".to_owned(),
+            upstream: Upstream::Azure(AzureUpstream {
+                credential: Credential::api_key(origin, key),
+                ..azure.clone()
+            }),
+        });
+    }
     let (api, what, fix) = match &azure.api {
         AzureApi::Ga => (
             AzureApi::Preview {

@@ -51,6 +51,7 @@ pub(super) struct Line<'a> {
     request: UpstreamRequest,
     dialer: Option<Dialer>,
     presented: Presented,
+    other_scope: Option<alternatives::OtherScope>,
 }
 
 /// A `Date` of the upstream, and this machine's clock when it came.
@@ -112,6 +113,11 @@ impl<'a> Line<'a> {
             }
             Err(_) => (None, Presented::default()),
         };
+        let other_scope = upstream.token_cell().and_then(|cell| {
+            let mut others = options.other_scopes.iter();
+            let (_, scope, source) = others.find(|(of, ..)| of.is_same(cell))?;
+            Some((scope.clone(), Arc::clone(source)))
+        });
         Some(Self {
             board,
             provider,
@@ -119,6 +125,7 @@ impl<'a> Line<'a> {
             request,
             dialer,
             presented,
+            other_scope,
         })
     }
 
@@ -526,8 +533,13 @@ impl<'a> Line<'a> {
         };
         self.board
             .check(Check::Alternatives, Some(self.provider), async {
-                let tried =
-                    alternatives::try_all(self.upstream, dialer, self.board.deadline()).await;
+                let tried = alternatives::try_all(
+                    self.upstream,
+                    self.other_scope.as_ref(),
+                    dialer,
+                    self.board.deadline(),
+                )
+                .await;
                 let mut probe = match tried.is_empty() {
                     true => Probe::skipped(
                         (),

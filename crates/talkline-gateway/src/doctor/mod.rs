@@ -64,6 +64,9 @@ pub struct DoctorOptions {
     pub secret_files: Vec<PathBuf>,
     /// Who fetches the tokens of the configured identities.
     pub token_sources: Vec<(TokenCell, Arc<dyn TokenSource>)>,
+    /// Who fetches tokens of the same identities for another scope, should an upstream refuse the
+    /// configured one's: the identity's cell, the other scope, its source.
+    pub other_scopes: Vec<(TokenCell, String, Arc<dyn TokenSource>)>,
     /// Who holds the spoken turn, if one is asked for.
     pub turn: Option<Arc<dyn TurnCaller>>,
 }
