@@ -28,7 +28,10 @@ mod token;
 pub use admission::{Admission, Client, ClientKey, ClientKeys, PresentedKey};
 pub use credential::{Credential, Presented, SealError, Sealed};
 pub use key::{KeyCell, KeyError, KeyFiles, KeySlot, LiveKey, parse_key};
-pub use origin::{Azure, Custom, OpenAi, Origin, OriginError, OriginRules, Provider, Scheme};
+pub use origin::{
+    AZURE_SUFFIXES, Azure, Custom, OPENAI_HOSTS, OpenAi, Origin, OriginError, OriginRules,
+    Provider, Scheme,
+};
 pub use secret::Secret;
 pub use token::{
     Bearer, Demand, FetchedToken, Jitter, Moment, Rejection, Step, TokenCell, TokenError,

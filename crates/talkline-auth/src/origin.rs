@@ -45,7 +45,7 @@ mod sealed {
 /// Suffixes under which Azure gives out resource names: one label, then one of these.
 ///
 /// Source: Microsoft's lists of Azure OpenAI and Foundry endpoints, public and sovereign clouds.
-const AZURE_SUFFIXES: &[&str] = &[
+pub const AZURE_SUFFIXES: &[&str] = &[
     ".openai.azure.com",
     ".cognitiveservices.azure.com",
     ".services.ai.azure.com",
@@ -89,7 +89,8 @@ pub(crate) fn azure_siblings(host: &str) -> Vec<String> {
     Vec::new()
 }
 
-const OPENAI_HOSTS: &[&str] = &["api.openai.com", "eu.api.openai.com", "us.api.openai.com"];
+/// Hosts of OpenAI's API, the regional ones included.
+pub const OPENAI_HOSTS: &[&str] = &["api.openai.com", "eu.api.openai.com", "us.api.openai.com"];
 
 impl sealed::Provider for Azure {
     fn admit(host: &Host) -> Result<(), OriginError> {

@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use talkline_auth::{AZURE_SUFFIXES, OPENAI_HOSTS};
+
 use crate::shown::{cleaned, looks_secret};
 
 /// Whose endpoint it is meant to be.
@@ -85,22 +87,6 @@ fn refuse(
         hint: hint.into(),
     }
 }
-
-/// Suffixes of Azure resource names: one label stands before them.
-const AZURE_SUFFIXES: [&str; 9] = [
-    ".openai.azure.com",
-    ".cognitiveservices.azure.com",
-    ".services.ai.azure.com",
-    ".api.cognitive.microsoft.com",
-    ".openai.azure.us",
-    ".cognitiveservices.azure.us",
-    ".services.ai.azure.us",
-    ".openai.azure.cn",
-    ".cognitiveservices.azure.cn",
-];
-
-/// Hosts of OpenAI's API, the regional ones included.
-const OPENAI_HOSTS: [&str; 3] = ["api.openai.com", "eu.api.openai.com", "us.api.openai.com"];
 
 /// Hosts that people copy from the address bar of a portal.
 const PORTAL_HOSTS: [&str; 6] = [

@@ -61,7 +61,6 @@ mod vault;
 pub use application::{ClientSecret, WorkloadIdentity};
 pub use authority::{Application, Authority};
 pub use certificate::{CertificateFiles, ClientAssertion};
-pub use claims::TokenClaims;
 pub use environment::Environment;
 pub use managed_identity::{Identity, ManagedIdentity};
 pub use network::{Limits, Network};

@@ -5,7 +5,7 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use talkline_auth::{Client, ClientKeys, PresentedKey};
 use talkline_dialect::{Ask, Correlation};
 
-use crate::refusal::HttpRefusal;
+use crate::{handshake::lists, refusal::HttpRefusal};
 
 /// Which pages may open sessions.
 #[derive(Clone, Debug, Default)]
@@ -168,18 +168,6 @@ fn one<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Result<Option<&
         (Some(value), None) => value.to_str().map(Some).map_err(|_| ()),
         (Some(_), Some(_)) => Err(()),
     }
-}
-
-fn lists(headers: &HeaderMap, name: &header::HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| {
-            value
-                .split(',')
-                .any(|item| item.trim().eq_ignore_ascii_case(token))
-        })
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use crate::handshake::{accept, lists};
+
 /// Bytes of an answer's status line and headers.
 const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a refusal's body that are read.
@@ -457,22 +459,13 @@ async fn read_refusal(mut body: Incoming, read: &mut BytesMut) {
 /// RFC 6455 section 4.1, "the client MUST validate the server's response".
 fn check_switch<B>(response: &Response<B>, key: &str) -> Result<(), HandshakeFault> {
     let headers = response.headers();
-    let lists = |name: header::HeaderName, token: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .any(|value| {
-                value
-                    .split(',')
-                    .any(|item| item.trim().eq_ignore_ascii_case(token))
-            })
-    };
-    if !lists(header::UPGRADE, "websocket") || !lists(header::CONNECTION, "upgrade") {
+    let switches = lists(headers, &header::UPGRADE, "websocket")
+        && lists(headers, &header::CONNECTION, "upgrade");
+    if !switches {
         return Err(HandshakeFault::NotAnUpgrade);
     }
     let mut accepts = headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
-    let expected = crate::handshake::accept(key);
+    let expected = accept(key);
     match (accepts.next(), accepts.next()) {
         (Some(accept), None) if accept.as_bytes() == expected.as_bytes() => {}
         _ => return Err(HandshakeFault::WrongAccept),
