@@ -81,6 +81,7 @@ class Stage:
             "the Azure key": "azure-" + secrets.token_hex(16),
             "the wrong Azure key": "wrong-" + secrets.token_hex(16),
             "OpenAI's key": "sk-" + secrets.token_hex(16),
+            "the identity header": "identity-" + secrets.token_hex(16),
         } | {f"the key of {client}": f"{client}-" + secrets.token_hex(16) for client in CLIENTS}
         # Everything that anybody printed, by who did.
         self.printed: dict[str, str] = {}
@@ -105,6 +106,8 @@ class Stage:
         self.undo.callback(self.tls.stdin.close)
         self.catalogue = json.loads(self.tls.stdout.readline())
         self.own = upstreams.start()
+        self.identity = upstreams.Identity(self.secrets["the identity header"])
+        self.undo.callback(self.identity.shutdown)
         pages = functools.partial(Page, directory=HERE / "browser")
         self.pages = http.server.ThreadingHTTPServer(("127.0.0.1", 0), pages)
         threading.Thread(target=self.pages.serve_forever, daemon=True).start()
@@ -131,8 +134,12 @@ class Stage:
         lines = [
             f'azureEndpoint = "{endpoint}"',
             f'azureDeployment = "{scenario.get("deployment", name)}"',
-            f'apiKey = {{ env = "{"WRONG_KEY" if scenario.get("key") == "wrong" else "AZURE_KEY"}" }}',
         ]
+        if upstream == "identity":
+            lines.append(f'auth = {{ kind = "managed-identity", clientId = "{upstreams.client_id(name)}" }}')
+        else:
+            variable = "WRONG_KEY" if scenario.get("key") == "wrong" else "AZURE_KEY"
+            lines.append(f'apiKey = {{ env = "{variable}" }}')
         if version := scenario.get("apiVersion"):
             lines.append(f'azureApiVersion = "{version}"')
         if endpoint.endswith(".invalid"):
@@ -178,6 +185,8 @@ pongTimeout = "2s"
             "AZURE_KEY": self.secrets["the Azure key"],
             "WRONG_KEY": self.secrets["the wrong Azure key"],
             "OPENAI_API_KEY": self.secrets["OpenAI's key"],
+            "IDENTITY_ENDPOINT": self.identity.endpoint,
+            "IDENTITY_HEADER": self.identity.header,
         } | {f"{each.upper()}_KEY": self.secrets[f"the key of {each}"] for each in CLIENTS}
 
     def overrides(self, scenario: dict) -> list[str]:
@@ -271,7 +280,7 @@ pongTimeout = "2s"
         )
         if not re.search(r"^\s+doctor\b", help_text.stdout, re.MULTILINE):
             return {}
-        routed = self.routed()
+        routed = [each for each in self.routed() if each.get("doctor", True)]
         with concurrent.futures.ThreadPoolExecutor(DOCTORS_AT_ONCE) as pool:
             said = pool.map(self.diagnose, routed)
             return {each["name"]: result for each, result in zip(routed, said)}

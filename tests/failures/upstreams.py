@@ -1,9 +1,11 @@
-"""Servers that go wrong in ways that the simulator does not: raw sockets on loopback."""
+"""Servers that go wrong in ways that the simulator does not: raw sockets and an identity endpoint on loopback."""
 
 import base64
 import hashlib
+import http.server
 import socket
 import threading
+import urllib.parse
 from collections.abc import Callable
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -139,6 +141,59 @@ def nests_deep(connection: socket.socket) -> None:
 
 
 SWITCH = "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nSec-WebSocket-Accept: {accept}\n"
+
+
+class Identity(http.server.ThreadingHTTPServer):
+    """The identity endpoint of App Service and Container Apps, going wrong for each client id in its way."""
+
+    daemon_threads = True
+
+    def __init__(self, header: str):
+        super().__init__(("127.0.0.1", 0), IdentityHandler)
+        self.header = header
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/msi/token"
+
+
+# By scenario: status, headers, body. In the words of Microsoft's pages on managed identities.
+IDENTITIES = {
+    "identity_not_assigned": (
+        400,
+        {},
+        '{"statusCode":400,"message":"No User Assigned or Delegated Managed Identity found for specified ClientId"}',
+    ),
+    "identity_throttled": (429, {"Retry-After": "86400"}, '{"statusCode":429,"message":"Too many requests"}'),
+    "identity_down": (500, {}, '{"statusCode":500,"message":"Internal error"}'),
+    "identity_answers_a_page": (200, {"Content-Type": "text/html"}, "<html><title>Sign in</title></html>"),
+    "identity_redirects": (302, {"Location": "http://127.0.0.1:9/?secret=x"}, ""),
+}
+
+
+def client_id(scenario: str) -> str:
+    """The client id that stands for a scenario."""
+    return f"00000000-0000-4000-8000-{list(IDENTITIES).index(scenario):012x}"
+
+
+class IdentityHandler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        asked = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query).get("client_id", [""])[0]
+        unknown = (404, {}, "")
+        answers = (IDENTITIES[name] for name in IDENTITIES if client_id(name) == asked)
+        status, headers, body = next(answers, unknown)
+        if self.headers.get("X-IDENTITY-HEADER") != self.server.header:
+            status, headers, body = 401, {}, ""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_) -> None:
+        pass
 
 
 def start() -> dict[str, str]:
