@@ -42,8 +42,8 @@ pub use close::{Close, ErrorEvent, REASON_BYTES_MAX, sanitize_reason};
 pub use limits::Limits;
 pub use session::{Action, Control, Lost, Message, PONGS_MAX, Session, Side, Stop, Verdict};
 pub use summary::{
-    End, EndKind, EndedBy, Errors, IncidentCount, Modalities, RateLimit, Responses, Summary,
-    Traffic, Transcription, Usage,
+    End, EndKind, EndedBy, Errors, IncidentCount, Modalities, RateLimit, ResponseUsage, Responses,
+    Summary, Traffic, Transcription, Usage,
 };
 
 /// The examples of the README are tests.

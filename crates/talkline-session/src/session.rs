@@ -11,7 +11,7 @@ use crate::close::{Close, ErrorEvent, sanitize_reason};
 use crate::incidents::Observer;
 use crate::keep_alive::{Alarm, KeepAlive};
 use crate::limits::Limits;
-use crate::summary::{End, EndKind, EndedBy, Summary, Traffic};
+use crate::summary::{End, EndKind, EndedBy, ResponseUsage, Summary, Traffic};
 
 /// Most pongs that wait for one side.
 pub const PONGS_MAX: usize = 16;
@@ -179,6 +179,15 @@ impl Session {
     #[must_use]
     pub fn on_incident(mut self, observer: impl FnMut(&Incident<'_>) + Send + 'static) -> Self {
         self.ledger.observe(Observer::new(observer));
+        self
+    }
+
+    /// Has `observer` told of every response that ends, with what it cost: a budget is spent there. It is
+    /// called while the `response.done` passes, so it must not block; to end the session, have the caller
+    /// [stop](Self::on_stop) it.
+    #[must_use]
+    pub fn on_response(mut self, observer: impl FnMut(&ResponseUsage) + Send + 'static) -> Self {
+        self.ledger.observe_responses(Box::new(observer));
         self
     }
 
