@@ -1,6 +1,6 @@
 //! An HTTP answer that says no, and why.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -33,6 +33,8 @@ pub(crate) struct HttpRefusal {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
+    /// The field of the request that is meant.
+    param: Option<&'static str>,
     header: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -46,6 +48,7 @@ impl HttpRefusal {
             status,
             code,
             message: message.into(),
+            param: None,
             header: None,
         }
     }
@@ -70,6 +73,23 @@ impl HttpRefusal {
         self
     }
 
+    /// Says when trying again can help, in whole seconds and never too early.
+    pub(crate) fn with_retry_after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.header = Some((header::RETRY_AFTER, HeaderValue::from(seconds.max(1))));
+        self
+    }
+
+    pub(crate) fn with_param(mut self, param: &'static str) -> Self {
+        self.param = Some(param);
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
@@ -81,10 +101,11 @@ impl HttpRefusal {
     fn body(&self) -> String {
         let kind = match self.status.as_u16() {
             401 | 403 => "authentication_error",
+            429 => "rate_limit_error",
             400..=499 => "invalid_request_error",
             _ => "server_error",
         };
-        json!({"error": {"type": kind, "code": self.code, "message": self.message, "param": null}})
+        json!({"error": {"type": kind, "code": self.code, "message": self.message, "param": self.param}})
             .to_string()
     }
 
