@@ -64,13 +64,17 @@ pub(super) fn read(
         reader.problem(problem);
         return None;
     }
+    let keys = keys
+        .into_iter()
+        .map(|(name, secret)| ClientKey::unrestricted(name, secret))
+        .collect();
     sound.then(|| Clients {
         keys: ClientKeys::new(keys).with_anonymous(allow_anonymous),
         allow_anonymous,
     })
 }
 
-fn keys(reader: &mut Reader<'_>, upstream: &[Secret]) -> Vec<ClientKey> {
+fn keys(reader: &mut Reader<'_>, upstream: &[Secret]) -> Vec<(String, Secret)> {
     let mut keys = Keys {
         upstream,
         out: Vec::new(),
@@ -107,9 +111,13 @@ fn keys(reader: &mut Reader<'_>, upstream: &[Secret]) -> Vec<ClientKey> {
         .get(variable)
         .filter(|value| !value.is_empty())
         // A file that refers to this very variable has given its key a name already.
-        .filter(|value| keys.out.iter().all(|key| key.secret.expose() != **value))
+        .filter(|value| {
+            keys.out
+                .iter()
+                .all(|(_, secret)| secret.expose() != **value)
+        })
     {
-        keys.out.retain(|key| key.name != "default");
+        keys.out.retain(|(name, _)| name != "default");
         let place = Place::Variable(variable.to_owned());
         let node = Node {
             place,
@@ -151,7 +159,7 @@ fn name_of(node: &Node) -> Option<String> {
 
 struct Keys<'a> {
     upstream: &'a [Secret],
-    out: Vec<ClientKey>,
+    out: Vec<(String, Secret)>,
 }
 
 impl Keys<'_> {
@@ -183,13 +191,13 @@ impl Keys<'_> {
                 "this client key is the upstream's own key",
             )
             .hint("make up another one: clients must never hold the upstream's key")
-        } else if self.out.iter().any(|other| other.name == name) {
+        } else if self.out.iter().any(|(other, _)| *other == name) {
             Problem::error(
                 "client-key.duplicate-name",
                 "two client keys have this name",
             )
             .hint("give each key a name of its own")
-        } else if self.out.iter().any(|other| other.secret.expose() == value) {
+        } else if self.out.iter().any(|(_, other)| other.expose() == value) {
             Problem::error(
                 "client-key.duplicate",
                 "two client keys have the same value",
@@ -205,10 +213,7 @@ impl Keys<'_> {
                 self.refuse(reader, problem, &key, node);
             }
             reader.setting(key, resolved.shown, &node.place);
-            self.out.push(ClientKey {
-                name,
-                secret: resolved.secret,
-            });
+            self.out.push((name, resolved.secret));
             return;
         };
         self.refuse(reader, problem, &key, node);
