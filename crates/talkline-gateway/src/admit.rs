@@ -199,7 +199,8 @@ impl Gate {
             ));
         }
         let sender = self.proxies.sender(peer.address, peer.tls, headers)?;
-        let origin = one(headers, &header::ORIGIN).map_err(|()| HttpRefusal::origin_not_allowed())?;
+        let origin =
+            one(headers, &header::ORIGIN).map_err(|()| HttpRefusal::origin_not_allowed())?;
         Ok(Arrival {
             sender,
             host: host.to_owned(),
@@ -323,6 +324,20 @@ impl Gate {
             .map(|who| who.client)
     }
 
+    /// As [`Self::identify`], with `None` for a request that presents nothing where that is not
+    /// enough. It asks about nothing that is worth guessing for, so it is no failure.
+    pub(crate) async fn identify_if_any<B>(
+        &self,
+        request: &Request<B>,
+        arrival: &Arrival,
+    ) -> Result<Option<Client>, HttpRefusal> {
+        let presented = PresentedKey::find(fields(request.headers()), request.uri().query());
+        match presented {
+            Ok(None) if !self.lets_anyone_in() => Ok(None),
+            _ => self.identify(request, arrival).await.map(Some),
+        }
+    }
+
     /// Whether a request that presents nothing is let in.
     pub(crate) fn lets_anyone_in(&self) -> bool {
         self.clients.allows_anonymous()
@@ -343,7 +358,10 @@ impl Gate {
                 let client = self.clients.client_of(&token)?;
                 Ok((client, Some(token)))
             }
-            Lookup::Slow(check) => self.slowly(check, source).await.map(|client| (client, None)),
+            Lookup::Slow(check) => self
+                .slowly(check, source)
+                .await
+                .map(|client| (client, None)),
             Lookup::User(check) => {
                 let verified = self.jwks.verify(&check).await;
                 let client = verified.map_err(|error| match error.refusal() {
@@ -373,7 +391,7 @@ impl Gate {
         };
         let _turn = self.slow.acquire().await.map_err(|_| unavailable())?;
         // Others of this source may have failed while this one waited for its turn.
-        self.attempt(source).map_err(Unrecognised::Ours)?;
+        let _still = self.attempt(source).map_err(Unrecognised::Ours)?;
         let checked = tokio::task::spawn_blocking(|| check.run()).await;
         Ok(checked.map_err(|_| unavailable())??)
     }
@@ -417,9 +435,10 @@ pub(crate) async fn admit<B>(
     let websocket_key = check_upgrade(request.method(), headers)?;
     gate.check_origin(headers, request.uri().query(), arrival)?;
     let who = gate.authenticate(request, arrival).await?;
-    let mut ask = Ask::parse(request.uri().path(), request.uri().query(), fields(headers)).map_err(
-        |error| HttpRefusal::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()),
-    )?;
+    let mut ask = Ask::parse(request.uri().path(), request.uri().query(), fields(headers))
+        .map_err(|error| {
+            HttpRefusal::new(StatusCode::BAD_REQUEST, error.code(), error.to_string())
+        })?;
     if let Some(token) = &who.token {
         match token.grant.model_for(ask.alias.as_deref()) {
             Ok(model) => ask.alias = model.map(str::to_owned),

@@ -162,7 +162,9 @@ impl Meter {
 
 impl fmt::Debug for Meter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Meter").field("used", &self.counts().budget.used()).finish()
+        f.debug_struct("Meter")
+            .field("used", &self.counts().budget.used())
+            .finish()
     }
 }
 
@@ -231,8 +233,14 @@ pub(crate) async fn watch(
 }
 
 fn over_budget(exhausted: Exhausted) -> Stop {
-    let message = format!("{exhausted}. Next step: ask the operator for more, or wait for the next day.");
-    stop("event_budget_exhausted", "rate_limit_error", exhausted.code(), &message)
+    let message =
+        format!("{exhausted}. Next step: ask the operator for more, or wait for the next day.");
+    stop(
+        "event_budget_exhausted",
+        "rate_limit_error",
+        exhausted.code(),
+        &message,
+    )
 }
 
 fn revoked() -> Stop {

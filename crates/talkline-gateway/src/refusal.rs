@@ -35,7 +35,7 @@ pub(crate) struct HttpRefusal {
     message: Cow<'static, str>,
     /// The field of the request that is meant.
     param: Option<&'static str>,
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl HttpRefusal {
@@ -60,6 +60,18 @@ impl HttpRefusal {
             .with_header(header::RETRY_AFTER, "1")
     }
 
+    /// What an upstream answered to a request of the relay's own.
+    pub(crate) fn of_upstream(diagnosis: &Diagnosis) -> Self {
+        let status = StatusCode::from_u16(diagnosis.permanence.http_status())
+            .unwrap_or(StatusCode::BAD_GATEWAY);
+        let message = format!("{} {}", diagnosis.summary, diagnosis.next_step);
+        let refusal = Self::new(status, diagnosis.code, message);
+        match diagnosis.retry_after_seconds() {
+            Some(seconds) => refusal.with_retry_after(Duration::from_secs(seconds)),
+            None => refusal,
+        }
+    }
+
     pub(crate) fn origin_not_allowed() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
@@ -69,14 +81,14 @@ impl HttpRefusal {
     }
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, HeaderValue::from_static(value)));
+        self.header = Some(Box::new((name, HeaderValue::from_static(value))));
         self
     }
 
     /// Says when trying again can help, in whole seconds and never too early.
     pub(crate) fn with_retry_after(mut self, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        self.header = Some((header::RETRY_AFTER, HeaderValue::from(seconds.max(1))));
+        self.header = Some(Box::new((header::RETRY_AFTER, seconds.max(1).into())));
         self
     }
 
@@ -119,7 +131,8 @@ impl HttpRefusal {
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        if let Some((name, value)) = self.header {
+        if let Some(own) = self.header {
+            let (name, value) = *own;
             headers.insert(name, value);
         }
         response

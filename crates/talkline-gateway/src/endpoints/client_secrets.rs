@@ -116,7 +116,7 @@ pub(super) async fn create(
     shared: &Shared,
     deadline: Instant,
 ) -> Result<Response<Full<Bytes>>, HttpRefusal> {
-    let client = shared.gate.identify(&request, arrival, shared).await?;
+    let client = shared.gate.identify(&request, arrival).await?;
     let (parts, body) = request.into_parts();
     let asked: Asked = body::read(&parts.headers, body, deadline).await?;
     let wish = wish(asked, arrival, shared)?;
@@ -217,16 +217,14 @@ pub(super) fn mint(
         limits: wish.limits,
     };
     grant.check_minter(client.identity()).map_err(refused)?;
-    let lifetime = match wish.lifetime {
-        // Front ends written for OpenAI ask for minutes; they are told what they got.
-        Some(asked) => asked.min(shared.gate.token_lifetime()),
-        None => shared.gate.token_lifetime(),
-    };
+    let longest = shared.gate.token_lifetime;
+    // Front ends written for OpenAI ask for minutes; they are told what they got.
+    let lifetime = wish.lifetime.map_or(longest, |asked| asked.min(longest));
     let mut random = [0; 16];
     getrandom::fill(&mut random).expect("the operating system has randomness");
     shared
         .gate
-        .ring()
+        .ring
         .mint(&grant, lifetime, SystemTime::now(), random)
         .map_err(refused)
 }
@@ -253,5 +251,7 @@ fn refused(error: MintError) -> HttpRefusal {
 
 /// Seconds since 1970.
 pub(super) fn unix(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }

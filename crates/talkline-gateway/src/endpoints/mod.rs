@@ -68,7 +68,9 @@ pub(crate) async fn answer(
     deadline: Instant,
 ) -> Result<Response<Full<Bytes>>, HttpRefusal> {
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let vetted = shared.gate.check_origin(request.headers(), request.uri().query(), arrival);
+    let vetted = shared
+        .gate
+        .check_origin(request.headers(), request.uri().query(), arrival);
     let answered = match &vetted {
         Err(refusal) => return Err(refusal.clone()),
         Ok(()) if request.method() == Method::OPTIONS => preflight(endpoint, request.headers()),
@@ -135,7 +137,9 @@ fn preflight(
         (header::CONNECTION, "close"),
     ];
     for (name, value) in answers {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     Ok(response)
 }
@@ -150,7 +154,9 @@ fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
         (header::CONNECTION, "close"),
     ];
     for (name, value) in headers {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     response
 }

@@ -15,9 +15,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Deserialize;
 use serde_json::json;
 use talkline_auth::{
-    ClientKey, ClientKeys, PresentedKey, Secret, Source,
-    limit::{REVOCATION_MAX, Revocation, StoreError},
-    token::TokenId,
+    ClientKey, ClientKeys, Lookup, PresentedKey, REVOCATION_MAX, Revocation, Secret, Source,
+    StoreError, TokenId,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -54,10 +53,7 @@ pub(crate) struct Admin {
 
 impl Admin {
     pub(crate) fn new(config: &talkline_config::Admin) -> Self {
-        let key = |secret: &Secret| ClientKey {
-            name: "admin".into(),
-            secret: secret.clone(),
-        };
+        let key = |secret: &Secret| ClientKey::unrestricted("admin", secret.clone());
         Self {
             keys: ClientKeys::new(config.key.iter().map(key).collect()),
             on_loopback: config.listen.ip().is_loopback(),
@@ -74,14 +70,15 @@ pub(crate) async fn serve(
     listener: TcpListener,
     admin: Arc<Admin>,
     shared: Arc<Shared>,
-    mut lifecycle: watch::Receiver<Lifecycle>,
+    lifecycle: watch::Receiver<Lifecycle>,
 ) {
+    let mut ending = lifecycle.clone();
     let room = Arc::new(Semaphore::new(REQUESTS_MAX));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             biased;
-            _ = lifecycle.wait_for(|state| *state == Lifecycle::Ending) => break,
+            () = async { drop(ending.wait_for(|state| *state == Lifecycle::Ending).await) } => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
@@ -208,9 +205,9 @@ impl RevokeRequest {
             return Err(bad("`seconds` is 1 to 86400"));
         }
         let revocation = match (self.token, self.session, self.client) {
-            (Some(id), None, None) => {
-                Revocation::Token(TokenId::parse(&id).ok_or_else(|| bad("`token` is no id of a token"))?)
-            }
+            (Some(id), None, None) => Revocation::Token(
+                TokenId::parse(&id).ok_or_else(|| bad("`token` is no id of a token"))?,
+            ),
             (None, Some(session), None) => Revocation::Session(session),
             (None, None, Some(client)) => Revocation::Client(client),
             _ => return Err(bad("name one of `token`, `session` and `client`")),
@@ -246,13 +243,10 @@ async fn revoke(
     let asked: RevokeRequest = body::read(&parts.headers, body, deadline).await?;
     let (revocation, time) = asked.target()?;
     let now = shared.now();
-    let revoked = timeout_at(
-        deadline,
-        shared.store.revoke(revocation.clone(), time, now),
-    );
-    let stored = revoked.await.unwrap_or_else(|_| {
-        Err(StoreError::Unavailable("it does not answer".into()))
-    });
+    let revoked = timeout_at(deadline, shared.store.revoke(revocation.clone(), time, now));
+    let stored = revoked
+        .await
+        .unwrap_or_else(|_| Err(StoreError::Unavailable("it does not answer".into())));
     stored.map_err(|error| {
         HttpRefusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -280,15 +274,12 @@ fn authenticate<B>(
     admin: &Admin,
     shared: &Shared,
 ) -> Result<(), HttpRefusal> {
-    let now = std::time::Instant::now();
-    let attempt = shared
-        .gate
-        .attempt(Source::of(peer.ip()), now)?;
+    let attempt = shared.gate.attempt(Source::of(peer.ip()))?;
     let presented = PresentedKey::find(fields(request.headers()), request.uri().query());
-    match presented.and_then(|key| admin.keys.admit(key.as_ref())) {
-        Ok(_) => Ok(()),
-        Err(_) => {
-            shared.gate.failed(attempt, now);
+    match presented.and_then(|key| admin.keys.look_up(key.as_ref())) {
+        Ok(Lookup::Admitted(_)) => Ok(()),
+        Ok(_) | Err(_) => {
+            shared.gate.failed(attempt);
             Err(HttpRefusal::new(
                 StatusCode::UNAUTHORIZED,
                 "admin_key_wrong",

@@ -1,7 +1,7 @@
 //! `/talk/config` and `/talk/session`: what a page has to know to begin talking.
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -33,7 +33,7 @@ pub(super) async fn config(
     arrival: &Arrival,
     shared: &Shared,
 ) -> Result<Response<Full<Bytes>>, HttpRefusal> {
-    let client = shared.gate.identify_if_any(request, arrival, shared).await?;
+    let client = shared.gate.identify_if_any(request, arrival).await?;
     let anonymous = shared.gate.lets_anyone_in();
     let route = shared.routes.resolve(None).map_err(|_| no_default())?;
     let kind = route.upstream.kind();
@@ -88,10 +88,14 @@ pub(super) async fn session(
     shared: &Shared,
     deadline: Instant,
 ) -> Result<Response<Full<Bytes>>, HttpRefusal> {
-    let client = shared.gate.identify(&request, arrival, shared).await?;
+    let client = shared.gate.identify(&request, arrival).await?;
     let (parts, body) = request.into_parts();
     let asked: SessionRequest = body::read(&parts.headers, body, deadline).await?;
-    let asked_transport = asked.transport.as_deref().map(transport::parse).transpose()?;
+    let asked_transport = asked
+        .transport
+        .as_deref()
+        .map(transport::parse)
+        .transpose()?;
     let wish = Wish {
         model: asked.model,
         session: asked.session.unwrap_or_default(),

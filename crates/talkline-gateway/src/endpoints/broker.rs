@@ -4,31 +4,19 @@
 //! is fixed, and nothing else has the type. No redirect is followed, and of the answer only the
 //! fields that a browser needs are passed on.
 
-use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use talkline_auth::{Client, Scheme, Sealed};
 use talkline_config::RouteMatch;
-use talkline_dialect::{Diagnosis, Intent, Phase, Refusal, Upstream, UpstreamAnswer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::timeout,
-};
+use talkline_dialect::{Diagnosis, Intent, Refusal, Upstream, UpstreamAnswer};
 
 use super::client_secrets::{Wish, check_may_mint};
-use crate::{limits, refusal::HttpRefusal, report, server::Shared};
+use crate::{limits, outgoing, refusal::HttpRefusal, report, server::Shared};
 
 const PATH: &str = "/v1/realtime/client_secrets";
-/// From the request to the end of its answer, once connected.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
-const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Longest secret. Those that OpenAI makes have some 40 bytes.
 const SECRET_BYTES_MAX: usize = 4 * 1024;
 
@@ -120,78 +108,33 @@ async fn exchange(sealed: &Sealed, body: String, shared: &Shared) -> Result<Byte
     let dialer = &shared.reach.dialer;
     let addresses = dialer.resolve(sealed).await?;
     let tcp = dialer.connect(addresses).await?;
-    let asked = async {
-        match sealed.scheme() {
-            Scheme::Tls => post(dialer.handshake(sealed, tcp).await?, sealed, body).await,
-            Scheme::Plain => post(tcp, sealed, body).await,
-        }
+    let request = request(sealed, body)?;
+    let (parts, body) = match sealed.scheme() {
+        Scheme::Tls => outgoing::exchange(dialer.handshake(sealed, tcp).await?, request).await?,
+        Scheme::Plain => outgoing::exchange(tcp, request).await?,
     };
-    timeout(ANSWER_TIME_MAX, asked)
-        .await
-        .unwrap_or(Err(Refusal::TimedOut(Phase::Upgrade)))
+    if parts.status == StatusCode::OK {
+        return Ok(body);
+    }
+    let fields = parts
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let answer = UpstreamAnswer::new(parts.status.as_u16(), fields, body.to_vec());
+    Err(Refusal::Answered(answer))
 }
 
-async fn post<IO>(io: IO, sealed: &Sealed, body: String) -> Result<Bytes, Refusal>
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let failed = |error: &dyn std::error::Error| Refusal::Failed(Phase::Upgrade, error.to_string());
+fn request(sealed: &Sealed, body: String) -> Result<Request<Full<Bytes>>, Refusal> {
     let mut request = Request::post(sealed.path_and_query())
         .header(header::HOST, sealed.authority())
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::ACCEPT, "application/json")
-        .header(header::CONNECTION, "close")
-        .header(
-            header::USER_AGENT,
-            concat!("talkline/", env!("CARGO_PKG_VERSION")),
-        );
-    if let Some((name, value)) = sealed.authentication() {
-        let mut value = http::HeaderValue::from_str(value.expose()).map_err(|e| failed(&e))?;
+        .header(header::CONTENT_TYPE, "application/json");
+    if let Some((name, secret)) = sealed.authentication() {
+        let value = http::HeaderValue::from_str(secret.expose());
+        let mut value = value.map_err(|error| outgoing::failed(&error))?;
         value.set_sensitive(true);
         request = request.header(name, value);
     }
-    let request = request
+    request
         .body(Full::new(Bytes::from(body)))
-        .map_err(|error| failed(&error))?;
-    let (mut sender, connection) = http1::Builder::new()
-        .max_header_size(ANSWER_HEAD_BYTES_MAX)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|error| failed(&error))?;
-    let answered = async {
-        let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
-        let (parts, mut body) = response.into_parts();
-        let mut read = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|e| failed(&e))?.into_data() else {
-                continue;
-            };
-            let room = ANSWER_BYTES_MAX - read.len();
-            read.extend_from_slice(&data[..data.len().min(room)]);
-            if data.len() > room {
-                break;
-            }
-        }
-        if parts.status == StatusCode::OK {
-            return Ok(read.freeze());
-        }
-        let fields = parts
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let answer = UpstreamAnswer::new(parts.status.as_u16(), fields, read.into());
-        Err(Refusal::Answered(answer))
-    };
-    // The connection moves only while it is polled; nothing of it outlives this future.
-    tokio::pin!(connection);
-    tokio::select! {
-        biased;
-        answered = answered => answered,
-        ended = async {
-            let ended = connection.as_mut().await;
-            // A connection that ends has handed over all it had; the answer is being read.
-            std::future::pending::<()>().await;
-            ended
-        } => ended.map_err(|error| failed(&error)).map(|()| Bytes::new()),
-    }
+        .map_err(|error| outgoing::failed(&error))
 }

@@ -89,9 +89,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     let json = parts
         .next()
         .is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
-    json && parts.all(|parameter| {
-        parameter.is_empty() || parameter.eq_ignore_ascii_case("charset=utf-8")
-    })
+    json && parts
+        .all(|parameter| parameter.is_empty() || parameter.eq_ignore_ascii_case("charset=utf-8"))
 }
 
 /// A JSON object in which no key stands twice, at any depth.
@@ -208,15 +207,43 @@ mod tests {
         check("", "", "None false").await;
         check(JSON, "{}", "None false").await;
         check("Application/JSON; charset=UTF-8", "{}", "None false").await;
-        check(JSON, r#"{"model":"m","session":{"a":[1,{"b":null}]}}"#, "Some(\"m\") true").await;
-        for content_type in ["", "text/plain", "application/x-www-form-urlencoded", "application/json5", "application/json; charset=utf-16"] {
+        check(
+            JSON,
+            r#"{"model":"m","session":{"a":[1,{"b":null}]}}"#,
+            "Some(\"m\") true",
+        )
+        .await;
+        for content_type in [
+            "",
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/json5",
+            "application/json; charset=utf-16",
+        ] {
             check(content_type, "{}", "content_type").await;
         }
-        for body in ["{", "[]", "[null,null]", "null", "{} {}", r#"{"mode":1}"#, r#"{"model":1}"#, r#"{"session":[]}"#,
-            r#"{"model":"a","model":"b"}"#, r#"{"session":{"a":1,"a":2}}"#, r#"{"session":{"a":[{"b":1,"\u0062":2}]}}"#, "\u{feff}{}"] {
+        for body in [
+            "{",
+            "[]",
+            "[null,null]",
+            "null",
+            "{} {}",
+            r#"{"mode":1}"#,
+            r#"{"model":1}"#,
+            r#"{"session":[]}"#,
+            r#"{"model":"a","model":"b"}"#,
+            r#"{"session":{"a":1,"a":2}}"#,
+            r#"{"session":{"a":[{"b":1,"\u0062":2}]}}"#,
+            "\u{feff}{}",
+        ] {
             check(JSON, body, "invalid_body").await;
         }
-        check(JSON, format!("{{\"session\":{}", "[".repeat(9000)), "invalid_body").await;
+        check(
+            JSON,
+            format!("{{\"session\":{}", "[".repeat(9000)),
+            "invalid_body",
+        )
+        .await;
         check(JSON, vec![b' '; BODY_BYTES_MAX + 1], "body_too_large").await;
     }
 
