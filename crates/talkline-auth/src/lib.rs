@@ -39,7 +39,9 @@ pub use client::{ANONYMOUS, AllowedRoutes, Client, ClientIdentity, ClientLimits,
 pub use clients::{ClientKey, ClientKeys, KeyForm, Lookup, SlowCheck};
 pub use credential::{Credential, Presented, SealError, Sealed};
 pub use failure::{Attempt, FailureLimiter, FailureRules, TooManyFailures};
-pub use grant::{Grant, GrantLimits, KeyRing, MintError, Minted, RingKey, TokenId, TokenRefusal};
+pub use grant::{
+    Grant, GrantLimits, KeyRing, MintError, Minted, RingKey, RingKeyError, TokenId, TokenRefusal,
+};
 pub use key::{KeyCell, KeyError, KeyFiles, KeySlot, LiveKey, parse_key};
 pub use limit::{
     Exhausted, Lease, LeaseRequest, LimitFuture, LimitRefusal, LimitStore, MemoryBounds,
@@ -55,10 +57,7 @@ pub use origin::{
     Provider, Scheme,
 };
 pub use secret::Secret;
-pub use source::{
-    Network, NetworkError, Sender, SenderScheme, Source, SourcePermit, SourcePermits,
-    TrustedProxies,
-};
+pub use source::{Source, SourcePermit, SourcePermits};
 pub use token::{
     Bearer, Demand, FetchedToken, Jitter, Moment, Rejection, Step, TokenCell, TokenError,
     TokenFuture, TokenRules, TokenSource, TokenState,
