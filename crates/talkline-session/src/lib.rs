@@ -31,6 +31,7 @@ mod close;
 mod incidents;
 mod keep_alive;
 mod limits;
+mod pace;
 mod session;
 mod summary;
 #[cfg(test)]
@@ -39,7 +40,7 @@ mod tests;
 pub use talkline_frame::Limits as FrameLimits;
 
 pub use close::{Close, ErrorEvent, REASON_BYTES_MAX, sanitize_reason};
-pub use limits::Limits;
+pub use limits::{BURST_SECONDS, Limits, PROGRESS_BYTES, Rate};
 pub use session::{Action, Control, Lost, Message, PONGS_MAX, Session, Side, Stop, Verdict};
 pub use summary::{
     End, EndKind, EndedBy, Errors, IncidentCount, Modalities, RateLimit, ResponseUsage, Responses,
