@@ -31,6 +31,7 @@ mod close;
 mod incidents;
 mod keep_alive;
 mod limits;
+pub mod policy;
 mod session;
 mod summary;
 #[cfg(test)]
