@@ -57,6 +57,15 @@ impl KeepAlive {
         self.unanswered_since.get_or_insert(now);
     }
 
+    /// When the last byte came.
+    pub(crate) const fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     pub(crate) fn pause(&mut self) {
         self.paused = true;
     }
