@@ -64,3 +64,33 @@ impl Inspect for Guard {
         self.oversize(from)
     }
 }
+
+impl Inspect for Box<dyn Inspect> {
+    fn opening(&mut self) -> Option<String> {
+        (**self).opening()
+    }
+
+    fn begin(&mut self, from: Side, kind: MessageKind) -> Watch {
+        (**self).begin(from, kind)
+    }
+
+    fn look(&mut self, from: Side, head: &[u8], complete: bool) -> Look {
+        (**self).look(from, head, complete)
+    }
+
+    fn stream(&mut self, from: Side, piece: &[u8]) -> Result<(), Breach> {
+        (**self).stream(from, piece)
+    }
+
+    fn stream_end(&mut self, from: Side) -> Result<(), Breach> {
+        (**self).stream_end(from)
+    }
+
+    fn decide(&mut self, from: Side, kind: MessageKind, message: &[u8]) -> Decision {
+        (**self).decide(from, kind, message)
+    }
+
+    fn oversize(&mut self, from: Side) -> Decision {
+        (**self).oversize(from)
+    }
+}

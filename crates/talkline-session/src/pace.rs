@@ -113,6 +113,11 @@ impl Allowance {
         usize::try_from(bucket.left()).unwrap_or(usize::MAX)
     }
 
+    /// Forgets a wait that is over, so that it is no deadline any more.
+    pub(crate) fn on_timeout(&mut self, now: Instant) {
+        self.waits_until = self.waits_until.filter(|until| *until > now);
+    }
+
     pub(crate) const fn waits_until(&self) -> Option<Instant> {
         self.waits_until
     }

@@ -1,6 +1,7 @@
 //! The state machine of a session.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use talkline_dialect::{Diagnosis, Incident, UpstreamLoss};
@@ -165,7 +166,8 @@ struct Leg {
 /// The rules of one relayed session; see the [crate documentation](crate).
 #[derive(Debug)]
 pub struct Session {
-    limits: Limits,
+    /// Those of many sessions are the same.
+    limits: Arc<Limits>,
     start: Instant,
     phase: Phase,
     client: Leg,
@@ -184,7 +186,8 @@ pub struct Session {
 impl Session {
     /// A session that begins now, both handshakes done.
     #[must_use]
-    pub fn new(limits: Limits, now: Instant) -> Self {
+    pub fn new(limits: impl Into<Arc<Limits>>, now: Instant) -> Self {
+        let limits = limits.into();
         let leg = || Leg {
             keep_alive: KeepAlive::new(limits.ping_interval, limits.pong_timeout, now),
             stall: Stall::default(),
@@ -263,7 +266,7 @@ impl Session {
 
     /// The limits it was made with.
     #[must_use]
-    pub const fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
@@ -505,6 +508,25 @@ impl Session {
         self.end_by(now + self.limits.linger);
     }
 
+    /// There is no memory for a message that has to be held until the guard has judged it.
+    pub fn on_overload(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        let reason = "relay_overloaded";
+        self.ended(EndedBy::Relay, Some(1013), reason, EndKind::Overloaded);
+        let message = "The relay has no memory left to look at a message. Next step: connect again after a pause.";
+        let event = self.error_json("server_error", reason, message);
+        self.stop_both(
+            Stop {
+                code: 1013,
+                reason: reason.into(),
+                event: Some(event),
+            },
+            now,
+        );
+    }
+
     /// The guard answers a message that goes no further.
     pub fn on_answer(&mut self, event: String) {
         if matches!(self.phase, Phase::Open) {
@@ -514,6 +536,7 @@ impl Session {
 
     /// Time has passed; spurious calls are harmless.
     pub fn on_timeout(&mut self, now: Instant) {
+        self.allowance.on_timeout(now);
         match &self.phase {
             Phase::Ending { deadline } if *deadline <= now => self.end_now(),
             Phase::Closing { deadline, .. } if *deadline <= now => self.finish_closing(None, now),

@@ -109,6 +109,8 @@ pub enum EndKind {
     FrameTimeout,
     /// The client sent more frames than it may.
     RateExceeded,
+    /// The relay had no memory for a message that had to be held.
+    Overloaded,
     /// The session policy did not let it go on.
     Policy,
     /// The session was summed up before it ended.
@@ -130,6 +132,7 @@ impl EndKind {
             Self::SlowConsumer => "slow_consumer",
             Self::FrameTimeout => "frame_timeout",
             Self::RateExceeded => "rate_exceeded",
+            Self::Overloaded => "overloaded",
             Self::Policy => "policy",
             Self::Unfinished => "unfinished",
         }
