@@ -4,8 +4,8 @@
 //! byte instead and takes exactly this: one object with the keys `type`, `audio` and, if there is one,
 //! `event_id`, in any order, each once and without escapes; JSON's white space between the tokens; a
 //! `type` without escapes that is an append; base64 in `audio`, where `/`, `+` and `=` may be escaped as
-//! Foundation, PHP and .NET do; and any string for `event_id`. Such a text means the same to every reader
-//! of JSON, so nothing can hide in it.
+//! Foundation, PHP and .NET do; and ASCII for `event_id`. Such a text means the same to every reader of
+//! JSON, so nothing can hide in it.
 
 /// The events that append audio: the Realtime API's, and those of its translation and live endpoints.
 pub(super) const APPENDS: [&str; 3] = [
@@ -221,7 +221,7 @@ fn id(escape: Escape, byte: u8) -> Result<State, Deviation> {
     match (escape, byte) {
         (Escape::None, b'"') => Ok(State::BehindValue),
         (Escape::None, b'\\') => Ok(State::Id(Escape::Begun)),
-        (Escape::None, 0x00..=0x1F) => Err(Deviation),
+        (Escape::None, 0x00..=0x1F | 0x80..=0xFF) => Err(Deviation),
         (Escape::None, _) => Ok(State::Id(Escape::None)),
         (Escape::Begun, b'u') => Ok(State::Id(Escape::Unicode { digits: 0, unit: 0 })),
         (Escape::Begun, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {

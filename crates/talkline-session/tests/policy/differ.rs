@@ -19,48 +19,51 @@ pub(crate) fn guard(rules: &Rules, helpers: &Helpers) -> Guard {
     Guard::new(Arc::new(Policy::pinned(rules.clone())), setup).expect("there are rules")
 }
 
-/// Says how the guard and the oracle differ about a message, if they do.
+/// How the guard and the oracle came to agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Agreement {
+    /// The same goes on.
+    Passed,
+    /// Nothing goes on.
+    Blocked,
+    /// A message that began as an audio append and is too long to be looked at at once ended the session,
+    /// because it turned out to be anything but the plain shape; a full parse finds it harmless.
+    Breached,
+}
+
+/// Holds the guard's verdict on a message, in pieces that end at `cuts`, against the oracle's.
 ///
-/// One difference is meant: a message that began as an audio append and is too long to be looked at at
-/// once ends the session when it turns out to be anything but the plain shape, although a full parse
-/// might find it harmless.
-pub(crate) fn difference(
+/// # Errors
+///
+/// How they differ.
+pub(crate) fn agree(
     rules: &Rules,
     helpers: &Helpers,
     message: &[u8],
     cuts: &[usize],
-) -> Option<String> {
+) -> Result<Agreement, String> {
     let verdict = send(&mut guard(rules, helpers), MessageKind::Text, message, cuts);
-    let parsed = |bytes: &[u8]| match Tree::parse(bytes) {
-        Some(tree) => Outcome::Pass(tree),
-        None => Outcome::Blocked,
-    };
-    let actual = match &verdict {
-        Verdict::Streamed | Verdict::Decided(Decision::Forward) => parsed(message),
-        Verdict::Decided(Decision::Rewrite(bytes)) => match parsed(bytes) {
-            Outcome::Blocked => return Some(format!("no JSON was written: {verdict:?}")),
-            outcome => outcome,
-        },
-        Verdict::Decided(Decision::Answer(event)) | Verdict::Breach(event) => {
-            if Tree::parse(event.as_bytes()).is_none() {
-                return Some(format!("no JSON is answered: {event}"));
-            }
-            Outcome::Blocked
-        }
-        Verdict::Decided(other) => return Some(format!("{other:?} is no verdict on a client")),
-    };
     let expected = outcome(rules, helpers, message);
-    if actual == expected {
-        // What goes on as it came must be JSON to the oracle too.
-        let passed = matches!(
-            verdict,
-            Verdict::Streamed | Verdict::Decided(Decision::Forward)
-        );
-        return (passed && expected == Outcome::Blocked)
-            .then(|| format!("passed on, but blocked by the oracle: {verdict:?}"));
+    let passed = |bytes: &[u8]| match (Tree::parse(bytes), &expected) {
+        (Some(tree), Outcome::Pass(expected)) if tree == *expected => Ok(Agreement::Passed),
+        _ => Err(format!("guard: {verdict:?}\noracle: {expected:?}")),
+    };
+    match &verdict {
+        Verdict::Streamed | Verdict::Decided(Decision::Forward) => passed(message),
+        Verdict::Decided(Decision::Rewrite(bytes)) => passed(bytes),
+        Verdict::Decided(Decision::Answer(event)) | Verdict::Breach(event)
+            if Tree::parse(event.as_bytes()).is_none() =>
+        {
+            Err(format!("no JSON is answered: {event}"))
+        }
+        Verdict::Decided(Decision::Answer(_)) | Verdict::Breach(_)
+            if expected == Outcome::Blocked =>
+        {
+            Ok(Agreement::Blocked)
+        }
+        Verdict::Breach(_) if message.len() > HEAD_BYTES_MAX && !is_streamable(message) => {
+            Ok(Agreement::Breached)
+        }
+        _ => Err(format!("guard: {verdict:?}\noracle: {expected:?}")),
     }
-    let is_meant = matches!(verdict, Verdict::Breach(_))
-        && message.len() > HEAD_BYTES_MAX
-        && !is_streamable(message);
-    (!is_meant).then(|| format!("guard: {verdict:?}\noracle: {expected:?}"))
 }

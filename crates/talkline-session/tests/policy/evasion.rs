@@ -6,7 +6,7 @@ use talkline_session::policy::{
     Choice, Decision, Helpers, Json, OnViolation, Rules, TokensMax, Tools, Tracing,
 };
 
-use crate::differ::{difference, guard};
+use crate::differ::{agree, guard};
 use crate::drive::{Verdict, send};
 
 /// Instructions, voice, tools and all fixed, the rest by default.
@@ -65,8 +65,8 @@ fn check_under(rules: &Rules, message: impl AsRef<[u8]>, want: &str) {
         &[message.len()],
     ] {
         assert_eq!(verdict(&[]), verdict(cuts), "cut at {cuts:?}: {shown}");
-        let difference = difference(rules, &helpers, message, cuts);
-        assert_eq!(difference, None, "{shown}");
+        let agreement = agree(rules, &helpers, message, cuts);
+        assert!(agreement.is_ok(), "{shown}: {agreement:?}");
     }
 }
 
@@ -741,7 +741,7 @@ fn audio_streams_in_the_shapes_that_clients_send() {
                 r#"{{"type":"input_audio_buffer.append","event_id":"event_1","audio":"{audio}"}}"#
             ),
             format!(
-                r#"{{"type":"input_audio_buffer.append","audio":"{audio}","event_id":"é\n\u0041"}}"#
+                r#"{{"type":"input_audio_buffer.append","audio":"{audio}","event_id":"\n\u0041"}}"#
             ),
             format!(r#"{{"audio":"{audio}","type":"input_audio_buffer.append"}}"#),
             format!(
@@ -830,6 +830,7 @@ fn long_audio_that_turns_out_otherwise_never_ends() {
         format!("{{\"type\":\"input_audio_buffer.append\",\"audio\":\"{audio}\",}}"),
         format!(r#"{{"type":"input_audio_buffer.append","audio":"{audio}","event_id":5}}"#),
         format!(r#"{{"type":"input_audio_buffer.append","audio":"{audio}","event_id":"\ud800"}}"#),
+        format!(r#"{{"type":"input_audio_buffer.append","audio":"{audio}","event_id":"é"}}"#),
     ] {
         check(message, "closes: policy_breach");
     }

@@ -4,11 +4,53 @@ use talkline_session::policy::{
     Choice, Events, Helpers, Json, McpServers, OnViolation, Rules, TokensMax, Tools, Tracing,
 };
 
+use crate::differ::{Agreement, agree};
+
+/// A message, the rules it is held against, and where it is cut.
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) rules: Rules,
+    pub(crate) helpers: Helpers,
+    pub(crate) message: Vec<u8>,
+    pub(crate) cuts: Vec<usize>,
+}
+
+/// The case of a seed.
+pub(crate) fn case(seed: u64) -> Case {
+    let mut random = Random(seed);
+    let rules = rules(&mut random);
+    let helpers = helpers(&mut random);
+    let message = message(&mut random);
+    Case {
+        rules,
+        helpers,
+        cuts: cuts(&mut random, message.len()),
+        message,
+    }
+}
+
+impl Case {
+    /// Whether guard and oracle agree.
+    ///
+    /// # Errors
+    ///
+    /// How they differ.
+    pub(crate) fn agree(&self) -> Result<Agreement, String> {
+        agree(&self.rules, &self.helpers, &self.message, &self.cuts).map_err(|difference| {
+            let message = String::from_utf8_lossy(&self.message);
+            format!(
+                "{message}\n{:?}\n{:?}\n{difference}",
+                self.rules, self.helpers
+            )
+        })
+    }
+}
+
 /// SplitMix64 (Steele, Lea and Flood, 2014): small, seeded, the same everywhere.
-pub(crate) struct Random(pub(crate) u64);
+struct Random(u64);
 
 impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -16,7 +58,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(crate) fn below(&mut self, n: usize) -> usize {
+    fn below(&mut self, n: usize) -> usize {
         usize::try_from(self.next() % n.max(1) as u64).unwrap_or(0)
     }
 
@@ -30,7 +72,7 @@ impl Random {
 }
 
 /// Random rules.
-pub(crate) fn rules(random: &mut Random) -> Rules {
+fn rules(random: &mut Random) -> Rules {
     let choice = |random: &mut Random| match random.below(3) {
         0 => Choice::Free,
         1 => Choice::Fixed("marin".into()),
@@ -83,7 +125,7 @@ fn json(text: &str) -> Json {
 }
 
 /// Random helpers of a route.
-pub(crate) fn helpers(random: &mut Random) -> Helpers {
+fn helpers(random: &mut Random) -> Helpers {
     let mut helpers = Helpers::default();
     if random.one_in(3) {
         let names = [("marin", "deployed"), ("whisper-1", "whisper")];
@@ -227,7 +269,7 @@ const SETTINGS: &[&str] = &[
 ];
 
 /// One random event's text.
-pub(crate) fn message(random: &mut Random) -> Vec<u8> {
+fn message(random: &mut Random) -> Vec<u8> {
     let mut out = String::new();
     if random.one_in(60) {
         out.push_str(random.pick(&["\u{FEFF}", "\0", "x", "//\n"]));
@@ -523,7 +565,7 @@ fn object(random: &mut Random, out: &mut String, mut members: Vec<(String, Strin
 }
 
 /// Where a message of this length is cut.
-pub(crate) fn cuts(random: &mut Random, length: usize) -> Vec<usize> {
+fn cuts(random: &mut Random, length: usize) -> Vec<usize> {
     let mut cuts: Vec<usize> = match random.below(4) {
         0 => Vec::new(),
         1 => (0..length).collect(),

@@ -8,7 +8,7 @@ mod evasion;
 mod generate;
 mod oracle;
 
-use generate::Random;
+use differ::Agreement;
 use proptest::prelude::*;
 use talkline_frame::MessageKind;
 
@@ -19,10 +19,11 @@ const DOCUMENTS: u64 = 20_000;
 fn random_documents_are_judged_as_a_full_parse_judges_them() {
     let (mut passed, mut blocked) = (0, 0);
     for seed in 0..DOCUMENTS {
-        match differ_at(seed) {
-            Ok(true) => passed += 1,
-            Ok(false) => blocked += 1,
-            Err(difference) => panic!("{difference}"),
+        match generate::case(seed).agree() {
+            Ok(Agreement::Passed) => passed += 1,
+            Ok(Agreement::Blocked) => blocked += 1,
+            Ok(Agreement::Breached) => {}
+            Err(difference) => panic!("seed {seed}: {difference}"),
         }
     }
     // A generator that is always refused, or never, shows nothing.
@@ -32,39 +33,17 @@ fn random_documents_are_judged_as_a_full_parse_judges_them() {
     );
 }
 
-/// Tries the document of a seed; says whether something of it went on.
-fn differ_at(seed: u64) -> Result<bool, String> {
-    let mut random = Random(seed);
-    let rules = generate::rules(&mut random);
-    let helpers = generate::helpers(&mut random);
-    let message = generate::message(&mut random);
-    let cuts = generate::cuts(&mut random, message.len());
-    match differ::difference(&rules, &helpers, &message, &cuts) {
-        None => Ok(matches!(
-            oracle::outcome(&rules, &helpers, &message),
-            oracle::Outcome::Pass(_)
-        )),
-        Some(difference) => Err(format!(
-            "seed {seed}\n{}\n{rules:?}\n{helpers:?}\n{difference}",
-            String::from_utf8_lossy(&message)
-        )),
-    }
-}
-
 proptest! {
     #[test]
     fn the_verdict_does_not_depend_on_how_pieces_are_cut(
         seed: u64,
         mut cuts in prop::collection::vec(0usize..1200, 0..20),
     ) {
-        let mut random = Random(seed);
-        let rules = generate::rules(&mut random);
-        let helpers = generate::helpers(&mut random);
-        let message = generate::message(&mut random);
+        let case = generate::case(seed);
         cuts.sort_unstable();
         let verdict = |cuts: &[usize]| {
-            let mut guard = differ::guard(&rules, &helpers);
-            drive::send(&mut guard, MessageKind::Text, &message, cuts)
+            let mut guard = differ::guard(&case.rules, &case.helpers);
+            drive::send(&mut guard, MessageKind::Text, &case.message, cuts)
         };
         prop_assert_eq!(verdict(&[]), verdict(&cuts));
     }
@@ -74,10 +53,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..600),
         seed: u64,
     ) {
-        let mut random = Random(seed);
-        let rules = generate::rules(&mut random);
-        let helpers = generate::helpers(&mut random);
-        let difference = differ::difference(&rules, &helpers, &bytes, &[]);
-        prop_assert_eq!(difference, None);
+        let case = generate::Case { message: bytes, ..generate::case(seed) };
+        prop_assert_eq!(case.agree().err(), None);
     }
 }

@@ -211,7 +211,9 @@ pub(crate) fn is_streamable(message: &[u8]) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"+/=-_".contains(&b))
     };
     let is_audio = event.get("audio").and_then(Tree::str).is_some_and(base64);
-    let is_id = event.get("event_id").is_none_or(|id| id.str().is_some());
+    let is_id = event
+        .get("event_id")
+        .is_none_or(|id| id.str().is_some_and(str::is_ascii));
     is_append
         && is_audio
         && is_id
@@ -520,7 +522,7 @@ fn servers(rules: &Rules, tree: &Tree) -> Option<()> {
     match tree {
         Tree::Array(items) => items.iter().try_for_each(|item| servers(rules, item)),
         Tree::Object(members) => members.iter().try_for_each(|(key, value)| match value {
-            Tree::Array(tools) if key.to_ascii_lowercase() == "tools" => {
+            Tree::Array(tools) if key.eq_ignore_ascii_case("tools") => {
                 tools.iter().try_for_each(|tool| {
                     if !matches!(tool, Tree::Object(_)) {
                         return None;
