@@ -489,7 +489,10 @@ where
         client,
         upstream,
         session,
-        RelayOptions { upstream_masking },
+        RelayOptions {
+            upstream_masking,
+            ..RelayOptions::default()
+        },
         stop,
     )
     .await;
