@@ -107,7 +107,7 @@ impl Watched {
         }
         self.head_bytes += shown;
         let complete = complete && shown == piece.len();
-        let look = guard.look(from, self.kind, &self.head[..self.head_bytes], complete);
+        let look = guard.look(from, &self.head[..self.head_bytes], complete);
         let all_seen = complete || self.head_bytes == HEAD_BYTES_MAX;
         match look {
             // It has seen all that it will see before it decides.

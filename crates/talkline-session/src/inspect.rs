@@ -16,7 +16,7 @@ pub trait Inspect: fmt::Debug + Send {
     /// See [`Guard::begin`].
     fn begin(&mut self, from: Side, kind: MessageKind) -> Watch;
     /// See [`Guard::look`].
-    fn look(&mut self, from: Side, kind: MessageKind, head: &[u8], complete: bool) -> Look;
+    fn look(&mut self, from: Side, head: &[u8], complete: bool) -> Look;
     /// See [`Guard::stream`].
     ///
     /// # Errors
@@ -44,8 +44,8 @@ impl Inspect for Guard {
         self.begin(from, kind)
     }
 
-    fn look(&mut self, from: Side, kind: MessageKind, head: &[u8], complete: bool) -> Look {
-        self.look(from, kind, head, complete)
+    fn look(&mut self, from: Side, head: &[u8], complete: bool) -> Look {
+        self.look(from, head, complete)
     }
 
     fn stream(&mut self, from: Side, piece: &[u8]) -> Result<(), Breach> {
@@ -74,8 +74,8 @@ impl Inspect for Box<dyn Inspect> {
         (**self).begin(from, kind)
     }
 
-    fn look(&mut self, from: Side, kind: MessageKind, head: &[u8], complete: bool) -> Look {
-        (**self).look(from, kind, head, complete)
+    fn look(&mut self, from: Side, head: &[u8], complete: bool) -> Look {
+        (**self).look(from, head, complete)
     }
 
     fn stream(&mut self, from: Side, piece: &[u8]) -> Result<(), Breach> {
