@@ -53,13 +53,13 @@ pub fn azure(endpoint: &str) -> String {
 pub fn azure_deployment(endpoint: &str, deployment: &str) -> String {
     format!(
         "server.listen = \"127.0.0.1:0\"\n\
-         server.allowedHosts = [\"relay.test\"]\n\
          clients.keys = [{{ name = \"test\", env = \"CLIENT_KEY\" }}]\n\
          talk.realtime.provider = \"openai\"\n\
          talk.realtime.transport = \"gateway-relay\"\n\
          talk.realtime.providers.openai.azureEndpoint = \"{endpoint}\"\n\
          talk.realtime.providers.openai.azureDeployment = \"{deployment}\"\n\
-         talk.realtime.providers.openai.apiKey = {{ env = \"AZURE_KEY\" }}\n"
+         talk.realtime.providers.openai.apiKey = {{ env = \"AZURE_KEY\" }}\n\
+         server.allowedHosts = [\"relay.test\"]\n"
     )
 }
 
