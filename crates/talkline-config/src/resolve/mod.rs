@@ -6,6 +6,7 @@ mod clients;
 mod limits;
 mod names;
 mod oidc;
+mod policies;
 mod provider;
 mod providers;
 mod selection;
@@ -89,6 +90,7 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let limits = limits::read(reader);
     let admin = admin::read(reader, &providers);
     let tokens = tokens::read(reader, &providers);
+    let policies = policies::read(reader);
     Some(Config {
         server: server?,
         clients: clients?,
@@ -96,6 +98,7 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
         admin,
         routes: providers.routes?,
         transport: transport?,
+        policies,
         limits,
         identities: providers.identities,
         watched_keys: providers.watched_keys,
