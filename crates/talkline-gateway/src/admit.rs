@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use http::{HeaderMap, Method, Request, StatusCode, header};
-use talkline_auth::{Client, ClientKeys, PresentedKey};
+use talkline_auth::{Admission, Client, ClientKeys, Lookup, PresentedKey};
 use talkline_dialect::{Ask, Correlation};
 
 use crate::{handshake::lists, refusal::HttpRefusal};
@@ -44,7 +44,10 @@ pub(crate) fn admit<B>(
         matches!(presented, Ok(Some(_))) && !keys.is_empty(),
     )?;
     let client = presented
-        .and_then(|key| keys.admit(key.as_ref()))
+        .and_then(|key| match keys.look_up(key.as_ref())? {
+            Lookup::Admitted(client) => Ok(client),
+            Lookup::Token(_) | Lookup::Slow(_) | Lookup::User(_) => Err(Admission::KeyUnknown),
+        })
         .map_err(|refusal| {
             let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::UNAUTHORIZED);
             let answer = HttpRefusal::new(status, refusal.code(), refusal.to_string());
@@ -186,10 +189,7 @@ mod tests {
 
     /// Replaces (or with an empty value removes, or with `+name` adds) headers of a good request.
     fn check(method: &str, target: &str, changes: &[(&str, &str)], expected: &str) {
-        let keys = ClientKeys::new(vec![ClientKey {
-            name: "web".into(),
-            secret: Secret::new("k-1"),
-        }]);
+        let keys = ClientKeys::new(vec![ClientKey::unrestricted("web", Secret::new("k-1"))]);
         check_with(&keys, method, target, changes, expected);
     }
 

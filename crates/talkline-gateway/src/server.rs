@@ -134,10 +134,7 @@ impl Gateway {
             }
         }
         let shared = Shared {
-            keys: config
-                .clients
-                .keys
-                .with_anonymous(config.clients.allow_anonymous),
+            keys: config.clients.keys,
             origins: OriginPolicy {
                 allowed: config.server.allowed_origins,
                 own_hosts: config.server.allowed_hosts,

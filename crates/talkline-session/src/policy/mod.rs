@@ -27,11 +27,19 @@
 //!
 //! What is decided, event by event, stands in `docs/reference/policy.md`.
 
+mod append;
 mod guard;
+mod json;
+mod judge;
+mod opening;
+mod refusal;
 mod rules;
+#[cfg(test)]
+mod tests;
+mod upstream;
 
 pub use guard::{Breach, Decision, Farewell, Guard, HEAD_BYTES_MAX, Look, Setup, Watch};
 pub use rules::{
-    Choice, DEFAULT_EVENTS, Events, Helpers, Hide, OnViolation, OverlayError, Policy, Rules,
-    TokensMax, Tools, Tracing,
+    Choice, DEFAULT_EVENTS, Events, Helpers, Hide, Json, McpServers, OnViolation, OverlayError,
+    Policy, Rules, TokensMax, Tools, Tracing,
 };

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::json;
+use super::refusal::Refusal;
+
 /// What a session may say; immutable once made, meant to be shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -38,6 +41,8 @@ pub struct Rules {
     /// The instructions, when they are the operator's: then no `prompt` template, no item of the role
     /// `system` and no instructions of a single response pass either. `None` leaves them to the client.
     pub instructions: Option<String>,
+    /// The prompt template, when it is the operator's; as strict as `instructions`.
+    pub prompt: Option<Json>,
     /// Voices.
     pub voice: Choice,
     /// Tools of the model.
@@ -50,18 +55,55 @@ pub struct Rules {
     pub max_output_tokens: TokensMax,
     /// Traces that the upstream keeps.
     pub tracing: Tracing,
-    /// MCP servers that tools may name: a `server_url`, a `connector_id` or a `tunnel_id`, exactly as
-    /// the client writes it.
-    pub mcp_servers: Vec<String>,
+    /// MCP servers that tools may name.
+    pub mcp_servers: McpServers,
     /// Events that the client may send.
     pub events: Events,
     /// Whether a response may have an input of its own or stand outside the conversation.
     pub out_of_band: bool,
     /// What the client is not shown of the session.
     pub hide: Hide,
-    /// More settings for the start of the session, as the JSON text of a session object in GA shape; the
-    /// client may change them. They come from a token.
-    pub initial: Option<String>,
+    /// More settings for the start of the session, a session object in GA shape; the client may change
+    /// them. They come from a token.
+    pub initial: Option<Json>,
+}
+
+impl Rules {
+    /// Whether what the model is told is the operator's.
+    #[must_use]
+    pub const fn pins_prompt(&self) -> bool {
+        self.instructions.is_some() || self.prompt.is_some()
+    }
+}
+
+/// The text of a JSON value, strict: no key twice in one object, no number out of range, not too deep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Json(String);
+
+impl Json {
+    /// The text, if it is one.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        json::parse(text.as_bytes()).is_ok().then_some(Self(text))
+    }
+
+    /// The text of an array of objects, such as tools are.
+    #[must_use]
+    pub fn objects(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        let is_list = match json::parse(text.as_bytes()).ok()?.kind {
+            json::Kind::Array(items) => items.iter().all(|item| item.as_object().is_some()),
+            _ => false,
+        };
+        is_list.then_some(Self(text))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// What becomes of a setting that breaks a rule.
@@ -86,14 +128,36 @@ pub enum Choice {
     OneOf(Vec<String>),
 }
 
+impl Choice {
+    /// Whether a client may choose this.
+    #[must_use]
+    pub fn allows(&self, name: &str) -> bool {
+        match self {
+            Self::Free => true,
+            Self::Fixed(only) => only == name,
+            Self::OneOf(names) => names.iter().any(|one| one == name),
+        }
+    }
+
+    /// What holds where the client chooses nothing that is allowed.
+    #[must_use]
+    pub fn first(&self) -> Option<&str> {
+        match self {
+            Self::Free => None,
+            Self::Fixed(only) => Some(only),
+            Self::OneOf(names) => names.first().map(String::as_str),
+        }
+    }
+}
+
 /// Tools of the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Tools {
     /// The client's to choose.
     #[default]
     Free,
-    /// Always these: the JSON text of an array of tools.
-    Fixed(String),
+    /// Always these, an array.
+    Fixed(Json),
     /// Functions with these names; what they are said to do is the client's.
     Named(Vec<String>),
 }
@@ -118,8 +182,35 @@ pub enum Tracing {
     Free,
     /// None: `tracing` is taken out.
     Off,
-    /// Always this: the JSON text of the value.
-    Fixed(String),
+    /// Always this.
+    Fixed(Json),
+}
+
+/// MCP servers that tools may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum McpServers {
+    /// Any.
+    Any,
+    /// These: a `server_url`, a `connector_id` or a `tunnel_id`, exactly as the client writes it. The
+    /// default is none.
+    Only(Vec<String>),
+}
+
+impl McpServers {
+    /// Whether a tool may name this server.
+    #[must_use]
+    pub fn allows(&self, server: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(servers) => servers.iter().any(|one| one == server),
+        }
+    }
+}
+
+impl Default for McpServers {
+    fn default() -> Self {
+        Self::Only(Vec::new())
+    }
 }
 
 /// Events that a client may send.
@@ -132,6 +223,18 @@ pub enum Events {
     Any,
     /// Those with exactly these types.
     Only(Vec<String>),
+}
+
+impl Events {
+    /// Whether a client may send events of this type.
+    #[must_use]
+    pub fn allows(&self, name: &str) -> bool {
+        match self {
+            Self::Default => DEFAULT_EVENTS.contains(&name),
+            Self::Any => true,
+            Self::Only(names) => names.iter().any(|one| one == name),
+        }
+    }
 }
 
 /// The events that a voice client needs, with GA and with preview upstreams.
@@ -189,6 +292,16 @@ pub struct OverlayError {
     pub param: Option<String>,
     /// A sentence that is safe to show.
     pub message: String,
+}
+
+impl From<Refusal> for OverlayError {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            code: refusal.code,
+            param: refusal.param,
+            message: refusal.message,
+        }
+    }
 }
 
 impl fmt::Display for OverlayError {
