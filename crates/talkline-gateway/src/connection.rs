@@ -375,21 +375,13 @@ where
             .await;
         farewell()
     };
-    let session = Session::new(
-        Arc::clone(&shared.session_limits),
-        std::time::Instant::now(),
-    )
-    .with_jitter(luck())
-    .parting(labels.parting)
-    .on_incident(report::incidents(labels));
+    let session = Session::new(shared.session_limits.clone(), std::time::Instant::now())
+        .on_incident(report::incidents(labels));
     relay(
         client,
         upstream,
         session,
-        RelayOptions {
-            upstream_masking,
-            budget: Some(Arc::clone(&shared.budget)),
-        },
+        RelayOptions { upstream_masking },
         stop,
     )
     .await
