@@ -36,7 +36,7 @@ pub use identity::{
 pub use input::{DeveloperTools, FlagValue, Format, Inputs, Setting, Source, SourceFile};
 pub use policies::{Policies, UnknownPolicy};
 pub use problem::{Problem, Report, Severity, Style};
-pub use resolve::resolve;
+pub use resolve::{resolve, web_origin};
 pub use routes::{RouteMatch, Routes, UnknownModel};
 pub use schema::{reference, schema};
 

@@ -15,6 +15,8 @@ mod tokens;
 
 use std::collections::BTreeSet;
 
+pub use server::web_origin;
+
 use crate::{
     Config, Format, Inputs, Problem, Report, Resolved, Severity, Transport,
     keys::{self, Known},
