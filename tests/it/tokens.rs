@@ -276,8 +276,10 @@ async fn access_is_taken_away() {
         let mut command = talkline(home.path());
         command
             .args(["token", "revoke", "--admin", &operators])
-            .args(arguments);
-        ended(command.env("RING", RING).env("ADMIN", key)).await
+            .args(arguments)
+            .env("RING", RING)
+            .env("ADMIN", key);
+        ended(command).await
     };
 
     let used = create(home.path(), &[]).await;
