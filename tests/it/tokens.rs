@@ -32,7 +32,8 @@ fn home(endpoint: &str) -> TempDir {
 
 async fn token(home: &Path, arguments: &[&str]) -> Ended {
     let mut command = talkline(home);
-    command.arg("token").args(arguments).env("RING", RING);
+    command.arg("token").args(arguments);
+    command.env("RING", RING).env("ADMIN", ADMIN_KEY);
     ended(command).await
 }
 
@@ -277,7 +278,8 @@ async fn access_is_taken_away() {
         command
             .args(["token", "revoke", "--admin", &operators])
             .args(arguments);
-        ended(command.env("RING", RING).env("ADMIN", key)).await
+        command.env("RING", RING).env("ADMIN", key);
+        ended(command).await
     };
 
     let used = create(home.path(), &[]).await;
