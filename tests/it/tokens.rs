@@ -32,7 +32,8 @@ fn home(endpoint: &str) -> TempDir {
 
 async fn token(home: &Path, arguments: &[&str]) -> Ended {
     let mut command = talkline(home);
-    command.arg("token").args(arguments).env("RING", RING);
+    command.arg("token").args(arguments);
+    command.env("RING", RING).env("ADMIN", ADMIN_KEY);
     ended(command).await
 }
 
@@ -276,9 +277,8 @@ async fn access_is_taken_away() {
         let mut command = talkline(home.path());
         command
             .args(["token", "revoke", "--admin", &operators])
-            .args(arguments)
-            .env("RING", RING)
-            .env("ADMIN", key);
+            .args(arguments);
+        command.env("RING", RING).env("ADMIN", key);
         ended(command).await
     };
 
