@@ -7,6 +7,7 @@ mod confinement;
 mod endpoint;
 mod guides;
 mod identity;
+mod policies;
 mod properties;
 mod reference;
 mod sound;
