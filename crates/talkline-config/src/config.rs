@@ -13,6 +13,8 @@ pub struct Config {
     pub server: Server,
     /// Who may open a session.
     pub clients: Clients,
+    /// The Talk page.
+    pub ui: Ui,
     /// Which upstream a client's model name leads to.
     pub routes: Routes,
     /// How a browser or app is told to reach Talk.
@@ -69,6 +71,13 @@ pub struct Clients {
     pub keys: ClientKeys,
     /// Whether a client without a key is let in. True only with a loopback `listen`.
     pub allow_anonymous: bool,
+}
+
+/// `ui.*`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ui {
+    /// Whether the Talk page is served, at `/talk/`.
+    pub enabled: bool,
 }
 
 /// `talk.realtime.transport`.

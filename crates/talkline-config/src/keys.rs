@@ -305,6 +305,7 @@ pub(crate) const KEYS: &[KeySpec] = &[
         flag: None,
     },
     key("clients.allowAnonymous", Kind::Bool),
+    key("ui.enabled", Kind::Bool),
     key(
         "limits.maxSessions",
         Kind::Count {

@@ -26,6 +26,7 @@ struct Configuration {
     talk: Option<Talk>,
     server: Option<Server>,
     clients: Option<Clients>,
+    ui: Option<Ui>,
     limits: Option<Limits>,
     /// Accepts a key that stands in the file itself, with a warning. For a developer's own
     /// machine.
@@ -294,6 +295,15 @@ enum ClientKeys {
     One(SecretReference),
     List(Vec<SecretReference>),
     Named(BTreeMap<String, SecretReference>),
+}
+
+/// The Talk page.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Ui {
+    /// Serves a page at `/talk/` that talks to the relay from a browser. The page asks for a client
+    /// key unless anonymous clients are let in.
+    enabled: Option<bool>,
 }
 
 /// Every bound.

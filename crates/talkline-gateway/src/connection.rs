@@ -30,6 +30,7 @@ use crate::{
     refusal::{HttpRefusal, problem},
     report::{self, SessionLabels},
     server::{Shared, farewell},
+    ui,
 };
 
 /// Time that a client has to take its last frames when it is refused in band.
@@ -140,6 +141,8 @@ async fn respond(
         health(&request, shared, lifecycle)
     } else if Ask::is_realtime_path(path) {
         upgrade(request, shared, lifecycle, slot).await
+    } else if shared.ui.enabled && ui::is_page(path) {
+        ui::respond(&request)
     } else {
         Err(HttpRefusal::new(
             StatusCode::NOT_FOUND,

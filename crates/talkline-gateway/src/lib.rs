@@ -33,6 +33,7 @@ mod report;
 mod server;
 pub mod tls;
 mod tokens;
+mod ui;
 
 pub use dial::ResolveOverride;
 pub use keys::KeyReader;

@@ -9,7 +9,7 @@ use std::{
 
 use rustls::ServerConfig;
 use talkline_auth::{ClientKeys, KeyCell, KeyFiles, TokenCell, TokenSource};
-use talkline_config::{Config, Refusals, Routes};
+use talkline_config::{Config, Refusals, Routes, Ui};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
 use tokio::{
@@ -83,6 +83,7 @@ pub struct Gateway {
 pub(crate) struct Shared {
     pub(crate) keys: ClientKeys,
     pub(crate) origins: OriginPolicy,
+    pub(crate) ui: Ui,
     pub(crate) routes: Routes,
     pub(crate) reach: Reach,
     pub(crate) refusals: Refusals,
@@ -142,6 +143,7 @@ impl Gateway {
                 allowed: config.server.allowed_origins,
                 own_hosts: config.server.allowed_hosts,
             },
+            ui: config.ui,
             routes: config.routes,
             reach: Reach {
                 dialer: Dialer::new(tls::client_config()?, timeouts, options.resolve),

@@ -122,6 +122,8 @@ fn gateway(endpoint: &str, keys: &Keys, tls: &Tls) -> Result<Gateway, Exit> {
         format: Format::Toml,
         text: format!(
             "server.listen = \"127.0.0.1:0\"\n\
+             ui.enabled = true\n\
+             clients.allowAnonymous = true\n\
              clients.keys = [{{ name = \"demo\", env = \"{CLIENT_KEY}\" }}]\n\
              talk.realtime.provider = \"openai\"\n\
              talk.realtime.transport = \"gateway-relay\"\n\

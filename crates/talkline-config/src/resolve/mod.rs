@@ -11,7 +11,7 @@ mod server;
 use std::collections::BTreeSet;
 
 use crate::{
-    Config, Format, Inputs, Problem, Report, Resolved, Severity, Transport,
+    Config, Format, Inputs, Problem, Report, Resolved, Severity, Transport, Ui,
     keys::{self, Known},
     problem::ShownFile,
     read,
@@ -83,9 +83,15 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let server = server::read(reader);
     let clients = clients::read(reader, server.as_ref(), &providers);
     let limits = limits::read(reader);
+    let ui = Ui {
+        enabled: reader
+            .flag(&["ui", "enabled"])
+            .is_some_and(|found| found.value),
+    };
     Some(Config {
         server: server?,
         clients: clients?,
+        ui,
         routes: providers.routes?,
         transport: transport?,
         limits,
