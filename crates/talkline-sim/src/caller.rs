@@ -19,6 +19,9 @@ pub const CONNECTING: &str = "connecting";
 /// What [`CallError::Connection`] was doing: the TLS handshake.
 pub const SECURING: &str = "shaking hands over TLS";
 
+/// What [`CallError::Timeout`] was waiting for: the answer to the upgrade, connecting included.
+pub const UPGRADING: &str = "the answer to the upgrade";
+
 /// Below this, a reply counts as silence: -40 dBFS.
 const AUDIBLE_RMS: f64 = 0.01;
 

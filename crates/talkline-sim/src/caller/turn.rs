@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::upgrade::{Stream, Upgraded, upgrade};
 use super::{
     Call, CallError, Dialect, Latencies, Progress, Question, Speed, TurnOptions, TurnReport,
-    dialect_of,
+    UPGRADING, dialect_of,
 };
 use crate::wav::{self, Wav};
 use crate::ws::{self, Incoming, Opcode, Parser, Role};
@@ -100,7 +100,7 @@ async fn turn(
     progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<TurnReport, CallError> {
     let begun = Instant::now();
-    let upgraded = within(options.step_max, "the answer to the upgrade", upgrade(call)).await?;
+    let upgraded = within(options.step_max, UPGRADING, upgrade(call)).await?;
     let upgraded_after = begun.elapsed();
     progress(Progress::Upgraded);
     let Upgraded {

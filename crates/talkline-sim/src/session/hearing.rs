@@ -103,8 +103,9 @@ impl Print {
         }
         // Windows of two frames make it matter less where frames begin.
         for frame in (1..energies.len()).rev() {
-            for band in 0..BANDS_HZ.len() {
-                energies[frame][band] += energies[frame - 1][band];
+            let before = energies[frame - 1];
+            for (energy, before) in energies[frame].iter_mut().zip(before) {
+                *energy += before;
             }
         }
         let loudest = energies.iter().flatten().copied().fold(1.0, f64::max);
