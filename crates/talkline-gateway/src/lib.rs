@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+pub mod callee;
 mod connection;
 mod dial;
 pub mod doctor;

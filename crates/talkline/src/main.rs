@@ -16,6 +16,8 @@ mod logs;
 mod output;
 mod run;
 mod sim;
+mod talk;
+mod transcript;
 #[cfg(feature = "key-vault")]
 mod vault;
 #[cfg(not(feature = "key-vault"))]
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
+        Command::Talk(arguments) => talk::talk(&arguments),
         Command::Sim(arguments) => sim::sim(&arguments),
         Command::Config(ConfigCommand::Show(arguments)) => check::show(&arguments),
         Command::Config(ConfigCommand::Schema) => output::line(&talkline_config::schema()),
