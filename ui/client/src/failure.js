@@ -108,8 +108,6 @@ const WORDS = {
   },
 };
 
-/** Codes that this module has words for. */
-export const CODES = Object.keys(WORDS);
 
 /**
  * @param {string} code
@@ -240,4 +238,13 @@ function text(value) {
  */
 function word(value) {
   return typeof value === 'string' && /^\w{1,123}$/.test(value) ? value : undefined;
+}
+
+/**
+ * Everything that this module has words for, as for a page of explanations.
+ *
+ * @returns {Explanation[]}
+ */
+export function explained() {
+  return Object.entries(WORDS).map(([code, words]) => ({ code, ...words }));
 }
