@@ -165,12 +165,13 @@ function wav(pieces) {
  * A browser at a page.
  *
  * `says` is what its microphone hears, once, from the moment when it is opened; `microphone` may be
- * `denied` or `missing` instead.
+ * `denied` or `missing` instead. With `ears` all that is played is kept; that takes a worklet of our
+ * own, which the page's content security policy would not let in, so it is off there.
  */
 export class Visitor {
   complaints = [];
 
-  static async at(url, { says = [silence(1)], microphone = 'allowed', width = 1180, height = 1000, dark = false } = {}) {
+  static async at(url, { says = [silence(1)], microphone = 'allowed', ears = false, width = 1180, height = 1000, dark = false } = {}) {
     const visitor = new Visitor();
     visitor.folder = mkdtempSync(join(tmpdir(), 'talkline-visitor-'));
     const file = join(visitor.folder, 'says.wav');
@@ -180,6 +181,7 @@ export class Visitor {
       executablePath: process.env.TALKLINE_CHROMIUM ?? '/usr/bin/chromium',
       headless: true,
       viewport: { width, height },
+      bypassCSP: ears,
       colorScheme: dark ? 'dark' : 'light',
       args: [
         '--no-sandbox',
@@ -203,8 +205,7 @@ export class Visitor {
         visitor.complaints.push(message.text());
       }
     });
-    await visitor.context.route('**/talk/ear.js', (route) => route.fulfill({ contentType: 'text/javascript', body: EAR }));
-    await visitor.page.addInitScript(watch);
+    await visitor.page.addInitScript(watch, ears ? EAR : null);
     await visitor.page.goto(url);
     return visitor;
   }
@@ -254,7 +255,7 @@ registerProcessor('ear', Ear);
 `;
 
 /** Runs in the page before its own scripts: it can use nothing from around it. */
-function watch() {
+function watch(ear) {
   const watched = { sent: [], received: [], heard: [], firstHeard: null, sockets: [] };
   window.watched = watched;
 
@@ -278,21 +279,21 @@ function watch() {
   const Node = AudioWorkletNode;
   AudioNode.prototype.connect = function (target, ...rest) {
     // The player is the only one that leads to the loudspeaker without hearing anything itself.
-    if (target instanceof AudioDestinationNode && this instanceof Node && this.numberOfInputs === 0) void listen(this);
+    if (ear && target instanceof AudioDestinationNode && this instanceof Node && this.numberOfInputs === 0) void listen(this);
     return connect.call(this, target, ...rest);
   };
 
   async function listen(player) {
     const { context } = player;
-    await context.audioWorklet.addModule('/talk/ear.js');
-    const ear = new Node(context, 'ear', { numberOfInputs: 1, numberOfOutputs: 1 });
-    ear.port.onmessage = ({ data }) => {
+    await context.audioWorklet.addModule(URL.createObjectURL(new Blob([ear], { type: 'text/javascript' })));
+    const node = new Node(context, 'ear', { numberOfInputs: 1, numberOfOutputs: 1 });
+    node.port.onmessage = ({ data }) => {
       const loud = data.some((sample) => sample !== 0);
       if (loud && watched.firstHeard === null) watched.firstHeard = performance.now();
       if (loud || watched.heard.length > 0) watched.heard.push(data);
     };
-    connect.call(player, ear);
-    connect.call(ear, context.destination);
+    connect.call(player, node);
+    connect.call(node, context.destination);
   }
 
   /** The audio that came for an item, as samples. */

@@ -85,10 +85,17 @@ class App {
     this.#talk.addEventListener('click', () => this.#pressTalk());
     this.#holdToTalk();
     this.#end.addEventListener('click', () => void this.#session?.close());
-    this.#mute.addEventListener('click', () => this.#session?.mute(toggle(this.#mute)));
-    this.#half.addEventListener('click', () => this.#session?.setHalfDuplex(toggle(this.#half)));
+    this.#mute.addEventListener('click', () => {
+      const muted = toggle(this.#mute);
+      this.#session?.mute(muted);
+    });
+    this.#half.addEventListener('click', () => {
+      const half = toggle(this.#half);
+      this.#session?.setHalfDuplex(half);
+    });
     this.#push.addEventListener('click', () => {
-      this.#session?.setPushToTalk(toggle(this.#push));
+      const pushes = toggle(this.#push);
+      this.#session?.setPushToTalk(pushes);
       this.#render();
     });
     element('retry', HTMLButtonElement).addEventListener('click', () => void this.#connect(true));

@@ -21,7 +21,8 @@
 
 /**
  * @typedef {object} Options
- * @property {number} startSamples held back before an item starts, against jitter
+ * @property {number} startSamples of time for which an item is held back before it starts, against
+ *   jitter; less when more than that and one piece is there at once
  * @property {number} [startSamplesMax] to which that grows when items run dry all the same
  * @property {number} [fadeSamples] in which a flush dies away; a hard cut clicks
  * @property {(item: string) => void} [started]
@@ -37,6 +38,10 @@ class Segment {
   received = 0;
   played = 0;
   ended = false;
+  /** The longest piece so far. Pieces that come just in time are late by up to their own length. */
+  longest = 0;
+  /** Silence played since there was something to wait with. */
+  held = 0;
   /** Silence played since it ran dry. */
   dry = 0;
 
@@ -114,14 +119,13 @@ export class PlaybackQueue {
       segment = new Segment(item);
       this.#segments.push(segment);
     }
-    if (segment.dry > 0 && segment === this.#segments[0]) {
+    if (segment.dry > 0 && segment.waiting === 0) {
       this.#stats.gaps += 1;
-      this.#stats.gapSamples += segment.dry;
-      segment.dry = 0;
       this.#start = Math.min(this.#start * 2, this.#startMax);
     }
     segment.blocks.push(samples);
     segment.received += samples.length;
+    segment.longest = Math.max(segment.longest, samples.length);
   }
 
   /**
@@ -167,13 +171,17 @@ export class PlaybackQueue {
         this.#holding = true;
         break;
       }
-      const enough = Math.max(1, this.#holding ? this.#start : 0);
-      if (segment.waiting < enough && !segment.ended) {
+      if (!this.#mayPlay(segment)) {
         this.#holding = true;
-        if (segment.played > 0) segment.dry += output.length - at;
+        const rest = output.length - at;
+        if (segment.waiting > 0) segment.held += rest;
+        if (segment.played > 0) segment.dry += rest;
         break;
       }
       this.#holding = false;
+      segment.held = 0;
+      if (!segment.ended || segment.waiting > 0) this.#stats.gapSamples += segment.dry;
+      segment.dry = 0;
       if (segment.played === 0 && segment.waiting > 0) this.#started?.(segment.item);
       at = segment.copy(output, at);
       if (segment.waiting > 0) continue;
@@ -184,6 +192,14 @@ export class PlaybackQueue {
       }
     }
     output.fill(0, at);
+  }
+
+  /** @param {Segment} segment the first */
+  #mayPlay(segment) {
+    if (segment.ended) return true;
+    if (segment.waiting === 0) return false;
+    if (!this.#holding) return true;
+    return segment.held >= this.#start || segment.waiting >= this.#start + segment.longest;
   }
 
   /** @param {Float32Array} output */

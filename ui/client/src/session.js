@@ -275,12 +275,12 @@ export class TalkSession extends Emitter {
   async measureRelay() {
     const url = this.#at(`/healthz?at=${performance.now()}`);
     try {
-      await this.#environment.fetch(url, { cache: 'no-store' });
+      const answer = await this.#environment.fetch(url, { cache: 'no-store' });
+      await answer.text();
     } catch {
       return null;
     }
-    const entries = performance.getEntriesByName(url.href);
-    const timing = /** @type {PerformanceResourceTiming | undefined} */ (entries.at(-1));
+    const timing = await timingOf(url.href);
     // The browser keeps 250 entries and then no more.
     performance.clearResourceTimings();
     if (!timing?.requestStart) return null;
@@ -547,6 +547,21 @@ export class TalkSession extends Emitter {
  */
 function closes(error, reason) {
   return reason === '' || reason === error['code'] || String(error['message']).startsWith(reason);
+}
+
+/**
+ * The browser's own clock of a request; it is written down a moment after the answer was read.
+ *
+ * @param {string} url
+ * @returns {Promise<PerformanceResourceTiming | undefined>}
+ */
+async function timingOf(url) {
+  for (let attempt = 0; attempt < 10; attempt += 1) {
+    const found = performance.getEntriesByName(url).at(-1);
+    if (found) return /** @type {PerformanceResourceTiming} */ (found);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  return undefined;
 }
 
 /**

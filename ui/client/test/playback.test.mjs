@@ -43,18 +43,43 @@ test('what is pushed is played, sample by sample, whatever the pieces', () => {
   }
 });
 
-test('an item waits until there is enough of it, or all of it', () => {
+test('an item waits for a while, or until there is more than a while’s worth, or all of it', () => {
   const { queue: made, log } = queue({ startSamples: 300 });
-  made.push('a', count(1, 299));
-  assert.ok(render(made, 3).every((sample) => sample === 0));
-  made.push('a', count(300, 1));
+  made.push('a', count(1, 200));
+  assert.ok(render(made, 3).every((sample) => sample === 0), 'held for 384 samples, in whole quanta');
   assert.equal(render(made, 1)[0], 1);
+  const { queue: burst } = queue({ startSamples: 300 });
+  burst.push('a', count(1, 200));
+  burst.push('a', count(201, 200));
+  assert.equal(render(burst, 1)[0], 0);
+  burst.push('a', count(401, 100));
+  assert.equal(render(burst, 1)[0], 1, 'a piece and 300 samples are there');
   const { queue: short } = queue({ startSamples: 300 });
   short.push('a', count(1, 10));
   assert.equal(render(short, 1)[0], 0);
   short.end('a');
   assert.deepEqual(render(short, 1).slice(0, 11), [...count(1, 10), 0]);
   assert.deepEqual(log, ['started a']);
+});
+
+test('pieces that come just in time, each late by up to what is held back, leave no gap', () => {
+  const { queue: made } = queue({ startSamples: 2_880 });
+  const heard = [];
+  let pushed = 0;
+  for (let quantum = 0; pushed < 50; quantum += 1) {
+    // 200 ms every 200 ms, up to 100 ms late.
+    const due = pushed * 4_800 + (pushed % 3) * 1_200;
+    if (quantum * QUANTUM >= due) {
+      made.push('a', count(pushed * 4_800 + 1, 4_800));
+      pushed += 1;
+    }
+    heard.push(...render(made, 1));
+  }
+  made.end('a');
+  heard.push(...render(made, 400));
+  const first = heard.indexOf(1);
+  assert.deepEqual(heard.slice(first, first + 240_000), [...count(1, 240_000)]);
+  assert.equal(made.stats().gaps, 0);
 });
 
 test('a minute that comes at once is played to its end', () => {
@@ -79,13 +104,15 @@ test('items follow each other without a gap', () => {
 test('an item that runs dry is counted, and held back longer the next time', () => {
   const { queue: made } = queue({ startSamples: 100, startSamplesMax: 150 });
   made.push('a', count(1, 128));
-  render(made, 3);
+  render(made, 1);
+  assert.equal(render(made, 1)[0], 1);
+  render(made, 2);
   assert.equal(made.stats().gaps, 0, 'nobody knows yet whether it was the end');
-  made.push('a', count(129, 149));
-  assert.deepEqual(made.stats(), { played: 128, gaps: 1, gapSamples: 256 });
-  assert.equal(render(made, 1)[0], 0, 'held back to 150 samples');
-  made.push('a', count(278, 1));
+  made.push('a', count(129, 1_000));
+  assert.deepEqual(made.stats(), { played: 128, gaps: 1, gapSamples: 0 });
+  assert.equal(render(made, 2)[0], 0, 'held back for 150 samples');
   assert.equal(render(made, 1)[0], 129);
+  assert.deepEqual(made.stats(), { played: 256, gaps: 1, gapSamples: 4 * 128 });
 });
 
 test('an end that comes late is no gap', () => {

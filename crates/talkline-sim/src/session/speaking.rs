@@ -41,7 +41,7 @@ impl Session {
         let timing = match self.rules.pace {
             Pace::RealTime => Timing {
                 first: now + Duration::from_millis(300),
-                every: Duration::from_millis(200),
+                every: Duration::from_millis(160),
             },
             Pace::Fast { delta_every } => Timing {
                 first: now,
