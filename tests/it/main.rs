@@ -18,5 +18,6 @@ mod recording;
 mod refusals;
 mod shutdown;
 mod talk;
+mod tokens;
 mod trap;
 mod turns;

@@ -27,3 +27,12 @@ export function make(tag, className, ...children) {
   made.append(...children);
   return made;
 }
+
+/**
+ * Text whose commands stand between backticks.
+ *
+ * @param {string} text
+ */
+export function marked(text) {
+  return text.split('`').map((piece, index) => (index % 2 === 0 ? piece : make('code', '', piece)));
+}

@@ -2,7 +2,7 @@
 
 import { explained } from '../client/src/failure.js';
 import { DIAGNOSES } from './diagnoses.js';
-import { element, make } from './dom.js';
+import { element, make, marked } from './dom.js';
 
 /** Whose fault, in words. */
 const BLAME = {
@@ -34,19 +34,10 @@ function add(section, code, summary, rest) {
   const link = /** @type {HTMLAnchorElement} */ (make('a', '', code));
   link.href = `#${code}`;
   const paragraphs = rest.map(([name, text]) => make('p', '', make('strong', '', `${name}: `), ...marked(text)));
-  const article = make('article', 'card', make('h3', '', link), make('p', '', summary), ...paragraphs);
+  const article = make('article', 'card', make('h3', '', link), make('p', '', ...marked(summary)), ...paragraphs);
   article.id = code;
   const articles = sections.get(section) ?? [];
   sections.set(section, [...articles, article]);
-}
-
-/**
- * Text whose commands stand between backticks.
- *
- * @param {string} text
- */
-function marked(text) {
-  return text.split('`').map((piece, index) => (index % 2 === 0 ? piece : make('code', '', piece)));
 }
 
 for (const { code, summary, nextStep } of explained()) {

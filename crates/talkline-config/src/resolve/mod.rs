@@ -1,14 +1,21 @@
 //! From inputs to a configuration, or to everything that is wrong with them.
 
+mod access;
+mod admin;
 mod clients;
 mod limits;
 mod names;
+mod oidc;
+mod policies;
 mod provider;
 mod providers;
 mod selection;
 mod server;
+mod tokens;
 
 use std::collections::BTreeSet;
+
+pub use server::web_origin;
 
 use crate::{
     Config, Format, Inputs, Problem, Report, Resolved, Severity, Transport, Ui,
@@ -88,12 +95,18 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
             .flag(&["ui", "enabled"])
             .is_some_and(|found| found.value),
     };
+    let admin = admin::read(reader, &providers);
+    let tokens = tokens::read(reader, &providers);
+    let policies = policies::read(reader);
     Some(Config {
         server: server?,
         clients: clients?,
+        tokens: tokens?,
+        admin,
         ui,
         routes: providers.routes?,
         transport: transport?,
+        policies,
         limits,
         identities: providers.identities,
         watched_keys: providers.watched_keys,
