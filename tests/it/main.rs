@@ -19,6 +19,7 @@ mod limits;
 mod recording;
 mod refusals;
 mod shutdown;
+mod talk;
 mod tokens;
 mod trap;
 mod turns;

@@ -14,6 +14,8 @@ pub struct Config {
     pub server: Server,
     /// Who may open a session.
     pub clients: Clients,
+    /// The Talk page.
+    pub ui: Ui,
     /// How browsers' tokens are made.
     pub tokens: Tokens,
     /// The listener for operators, where there is one.
@@ -89,6 +91,13 @@ pub struct Clients {
     pub keys: ClientKeys,
     /// Whether a client without a key is let in. True only with a loopback `listen`.
     pub allow_anonymous: bool,
+}
+
+/// `ui.*`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ui {
+    /// Whether the Talk page is served, at `/talk/`.
+    pub enabled: bool,
 }
 
 /// How browsers' tokens (`ek_…`) are made.

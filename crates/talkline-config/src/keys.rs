@@ -381,6 +381,7 @@ pub(crate) const KEYS: &[KeySpec] = &[
     },
     key("tokens.audience", Kind::Text),
     key("tokens.lifetime", seconds(1, 600)),
+    key("ui.enabled", Kind::Bool),
     key(
         "limits.maxSessions",
         Kind::Count {

@@ -26,6 +26,7 @@ struct Configuration {
     talk: Option<Talk>,
     server: Option<Server>,
     clients: Option<Clients>,
+    ui: Option<Ui>,
     tokens: Option<Tokens>,
     admin: Option<Admin>,
     limits: Option<Limits>,
@@ -434,6 +435,15 @@ enum TokenKeys {
     One(SecretReference),
     List(Vec<SecretReference>),
     Named(BTreeMap<String, SecretReference>),
+}
+
+/// The Talk page.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Ui {
+    /// Serves a page at `/talk/` that talks to the relay from a browser. The page asks for a client
+    /// key unless anonymous clients are let in.
+    enabled: Option<bool>,
 }
 
 /// What a session may say: [policies](policy.md).

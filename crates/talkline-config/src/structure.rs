@@ -136,6 +136,8 @@ impl Check<'_> {
                 }
                 _ => (self.used)(id),
             },
+            // OpenClaw's own user interface has settings of this name.
+            ["ui", key] => *key == "enabled",
             ["talk", "realtime", "providers", _, key] => !keys::OPENCLAW_PROVIDER.contains(key),
             _ => true,
         }

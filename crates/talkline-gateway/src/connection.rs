@@ -37,6 +37,7 @@ use crate::{
     report::{self, SessionLabels},
     rules,
     server::{Shared, farewell},
+    ui,
 };
 
 /// Time that a client has to take its last frames when it is refused in band.
@@ -220,6 +221,8 @@ async fn route(
         upgrade(request, arrival, shared, lifecycle, slot).await
     } else if let Some(endpoint) = Endpoint::of(path) {
         endpoints::answer(endpoint, request, arrival, shared, deadline).await
+    } else if shared.ui.enabled && ui::is_page(path) {
+        ui::respond(&request)
     } else {
         Err(HttpRefusal::new(
             StatusCode::NOT_FOUND,

@@ -13,7 +13,7 @@ use talkline_auth::{
     KeyCell, KeyFiles, KeyRing, LimitStore, MemoryBounds, MemoryStore, Moment, RingKey, Source,
     SourcePermits, TokenCell, TokenSource,
 };
-use talkline_config::{Config, Policies, Refusals, Routes, Transport};
+use talkline_config::{Config, Policies, Refusals, Routes, Transport, Ui};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
 use tokio::{
@@ -92,6 +92,7 @@ pub struct Gateway {
 
 /// What every connection needs to know. Never changes after the start.
 pub(crate) struct Shared {
+    pub(crate) ui: Ui,
     pub(crate) gate: Gate,
     /// Connections of each source that are not admitted yet.
     pub(crate) sources: SourcePermits,
@@ -186,6 +187,7 @@ impl Gateway {
             revocations: watch::Sender::new(0),
             transport: config.transport,
             policies: config.policies,
+            ui: config.ui,
             routes: config.routes,
             reach: Reach {
                 dialer,

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 pub use server::web_origin;
 
 use crate::{
-    Config, Format, Inputs, Problem, Report, Resolved, Severity, Transport,
+    Config, Format, Inputs, Problem, Report, Resolved, Severity, Transport, Ui,
     keys::{self, Known},
     problem::ShownFile,
     read,
@@ -90,6 +90,11 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let server = server::read(reader);
     let clients = clients::read(reader, server.as_ref(), &providers);
     let limits = limits::read(reader);
+    let ui = Ui {
+        enabled: reader
+            .flag(&["ui", "enabled"])
+            .is_some_and(|found| found.value),
+    };
     let admin = admin::read(reader, &providers);
     let tokens = tokens::read(reader, &providers);
     let policies = policies::read(reader);
@@ -98,6 +103,7 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
         clients: clients?,
         tokens: tokens?,
         admin,
+        ui,
         routes: providers.routes?,
         transport: transport?,
         policies,
