@@ -31,6 +31,12 @@ pub(crate) fn add(workspace: &Workspace, outcome: &mut Outcome) {
         outcome,
     );
     sdk::add("the Talk page", page(workspace), workspace.runs_in, outcome);
+    sdk::add(
+        "SDK tests in a browser",
+        packages(workspace),
+        workspace.runs_in,
+        outcome,
+    );
 }
 
 /// Type checks, declarations, and `node --test` over what needs no browser.
@@ -83,6 +89,22 @@ fn page(workspace: &Workspace) -> Result<Tally, Unavailable> {
                 "TALKLINE_ASSETS",
                 workspace.root.join("crates/talkline-sim/assets"),
             )
+    })?;
+    Ok(tally)
+}
+
+/// The browser code of OpenAI's packages in a browser, with tokens that the real binary mints.
+fn packages(workspace: &Workspace) -> Result<Tally, Unavailable> {
+    let source = workspace.root.join("tests/sdk/browser");
+    let tools = provision::node(workspace, &source)?;
+    let chromium = provision::chromium()?;
+    let talkline = sdk::build(workspace)?;
+    let copy = tools.join("tests");
+    sdk::copy_tests(&source, &copy)?;
+    let tally = sdk::node_tests(workspace, "browser-packages", &copy, |command| {
+        command
+            .env("TALKLINE_BIN", &talkline)
+            .env("TALKLINE_CHROMIUM", &chromium)
     })?;
     Ok(tally)
 }
