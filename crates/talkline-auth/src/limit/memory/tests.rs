@@ -52,6 +52,8 @@ fn token(number: u32) -> TokenId {
 }
 
 /// A thousand times, a hundred clients ask for two places at the same moment.
+///
+/// Nothing is asserted while the others wait at the barrier: a failure would leave them there.
 #[test]
 fn a_hundred_at_once_for_two_places() {
     const ROUNDS: usize = 1_000;
@@ -60,27 +62,28 @@ fn a_hundred_at_once_for_two_places() {
     let (limits, now) = (sessions_max(2), start());
     let barrier = Barrier::new(ASKING);
     let granted: Vec<Mutex<Vec<Lease>>> = (0..ROUNDS).map(|_| Mutex::default()).collect();
+    let counted: Mutex<Vec<(usize, u32, u32)>> = Mutex::default();
     thread::scope(|scope| {
         for _ in 0..ASKING {
             scope.spawn(|| {
                 for round in &granted {
                     barrier.wait();
-                    if let Ok(lease) = lease(&store, "web", &limits, now) {
-                        round.lock().unwrap().push(lease);
-                    }
-                    assert!(store.sessions("web") <= 2);
-                    // The last to come here gives the places of this round back.
+                    let lease = lease(&store, "web", &limits, now);
+                    round.lock().unwrap().extend(lease.ok());
+                    // One of them counts the places of this round and gives them back.
                     if barrier.wait().is_leader() {
                         let leases = std::mem::take(&mut *round.lock().unwrap());
-                        assert_eq!(leases.len(), 2);
+                        let (granted, held) = (leases.len(), store.sessions("web"));
                         drop(leases);
-                        assert_eq!(store.sessions("web"), 0);
+                        let left = store.sessions("web");
+                        counted.lock().unwrap().push((granted, held, left));
                     }
+                    barrier.wait();
                 }
             });
         }
     });
-    assert_eq!(store.sessions("web"), 0);
+    assert_eq!(counted.into_inner().unwrap(), vec![(2, 2, 0); ROUNDS]);
 }
 
 /// A thousand times, fifty present the same token at the same moment.
@@ -98,9 +101,8 @@ fn a_token_is_used_once() {
             scope.spawn(|| {
                 for (round, won) in (0..).zip(&won) {
                     barrier.wait();
-                    match now_or_never(store.use_once(&token(round), expires, now)) {
-                        Ok(()) => *won.lock().unwrap() += 1,
-                        Err(refusal) => assert_eq!(refusal, UseRefusal::Used),
+                    if now_or_never(store.use_once(&token(round), expires, now)).is_ok() {
+                        *won.lock().unwrap() += 1;
                     }
                 }
             });
