@@ -202,6 +202,8 @@ const FRAMES: Kind = Kind::Count {
     min: 1,
     max: 1_000_000,
 };
+/// A socket's buffer in the kernel.
+const SOCKET_BUFFER: Kind = bytes(0, 16 * MIB);
 /// Responses or tokens.
 const BUDGET: Kind = Kind::Count {
     min: 1,
@@ -316,6 +318,7 @@ pub(crate) const KEYS: &[KeySpec] = &[
         variables: &[],
         flag: Some("--tls-key"),
     },
+    key("server.threads", Kind::Count { min: 0, max: 1024 }),
     key("server.refusals", Kind::Choice(REFUSALS)),
     key("server.allowedOrigins", Kind::TextList),
     key("server.allowedHosts", Kind::TextList),
@@ -423,6 +426,22 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("limits.maxSessionDuration", seconds(1, 24 * 3600)),
     key("limits.closeTimeout", seconds(1, 60)),
     key("limits.drainGrace", seconds(0, 24 * 3600)),
+    key("limits.stallTimeout", seconds(1, 3600)),
+    key("limits.frameTimeout", seconds(1, 3600)),
+    key("limits.idleTimeout", seconds(0, 24 * 3600)),
+    key(
+        "limits.framesPerSecond",
+        Kind::Count {
+            min: 0,
+            max: 1_000_000,
+        },
+    ),
+    key("limits.bytesPerSecond", bytes(0, 1024 * MIB)),
+    key("limits.maxBufferedSize", bytes(MIB, 64 * 1024 * MIB)),
+    key("limits.clientSendBuffer", SOCKET_BUFFER),
+    key("limits.clientReceiveBuffer", SOCKET_BUFFER),
+    key("limits.upstreamSendBuffer", SOCKET_BUFFER),
+    key("limits.upstreamReceiveBuffer", SOCKET_BUFFER),
     key("allowPlaintextSecrets", Kind::Bool),
 ];
 

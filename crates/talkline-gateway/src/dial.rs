@@ -27,6 +27,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::handshake::{accept, lists};
+use crate::sockets::SocketOptions;
 
 /// Bytes of an answer's status line and headers.
 const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -133,6 +134,7 @@ pub(crate) struct Dialer {
     tls: TlsConnector,
     timeouts: DialTimeouts,
     overrides: Arc<[ResolveOverride]>,
+    sockets: SocketOptions,
 }
 
 impl Dialer {
@@ -145,7 +147,13 @@ impl Dialer {
             tls: TlsConnector::from(tls),
             timeouts,
             overrides: overrides.into(),
+            sockets: SocketOptions::default(),
         }
+    }
+
+    /// Dials with other sockets than the kernel's own.
+    pub(crate) fn with_sockets(self, sockets: SocketOptions) -> Self {
+        Self { sockets, ..self }
     }
 
     /// Reaches the upstream that the request names.
@@ -210,6 +218,7 @@ impl Dialer {
     /// Tries the addresses in order, each a little after the one before, until one answers.
     pub(crate) async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, Refusal> {
         let deadline = Instant::now() + self.timeouts.tcp;
+        let sockets = self.sockets;
         let mut waiting = addresses.into_iter();
         // Dropping the set aborts the attempts that lost.
         let mut attempts = JoinSet::new();
@@ -228,11 +237,7 @@ impl Dialer {
                 },
                 () = sleep_until(next_start), if waiting.len() > 0 => {
                     if let Some(address) = waiting.next() {
-                        attempts.spawn(async move {
-                            let stream = TcpStream::connect(address).await?;
-                            stream.set_nodelay(true)?;
-                            Ok::<_, io::Error>(stream)
-                        });
+                        attempts.spawn(sockets.connect(address));
                     }
                     next_start = Instant::now() + NEXT_ADDRESS_DELAY;
                 }

@@ -36,12 +36,13 @@ mod reach;
 mod refusal;
 mod report;
 mod server;
+mod sockets;
 pub mod tls;
 mod tokens;
 
 pub use dial::ResolveOverride;
 pub use keys::KeyReader;
-pub use server::{Gateway, Options, StartError};
+pub use server::{Gateway, Options, StartError, listeners};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
