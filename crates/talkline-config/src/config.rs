@@ -161,6 +161,8 @@ pub struct Limits {
     pub tls_timeout: Duration,
     /// From sending the upgrade request to the upstream's 101.
     pub upgrade_timeout: Duration,
+    /// All of these together.
+    pub dial_timeout: Duration,
     /// Bytes of one message, all its frames together.
     pub message_bytes_max: u64,
     /// Bytes of one frame's payload.

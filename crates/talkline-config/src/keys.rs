@@ -411,6 +411,7 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("limits.connectTimeout", seconds(1, 120)),
     key("limits.tlsTimeout", seconds(1, 120)),
     key("limits.upgradeTimeout", seconds(1, 300)),
+    key("limits.dialTimeout", seconds(1, 600)),
     key("limits.maxMessageSize", bytes(64 * KIB, 256 * MIB)),
     key("limits.maxFrameSize", bytes(64 * KIB, 256 * MIB)),
     key(

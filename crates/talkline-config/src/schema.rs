@@ -458,6 +458,8 @@ struct Limits {
     tls_timeout: Option<Duration>,
     /// From the upgrade request to the upstream's 101.
     upgrade_timeout: Option<Duration>,
+    /// Resolving, connecting, the TLS handshake and the upgrade together.
+    dial_timeout: Option<Duration>,
     /// One message, all its frames together. Larger ones end the session with 1009.
     max_message_size: Option<Size>,
     /// One frame.

@@ -135,6 +135,8 @@ pub(crate) struct Dialer {
     timeouts: DialTimeouts,
     overrides: Arc<[ResolveOverride]>,
     sockets: SocketOptions,
+    /// All phases together.
+    dial_time_max: Option<Duration>,
 }
 
 impl Dialer {
@@ -148,6 +150,38 @@ impl Dialer {
             timeouts,
             overrides: overrides.into(),
             sockets: SocketOptions::default(),
+            dial_time_max: None,
+        }
+    }
+
+    /// Bounds all phases together as well. Which of them is said to have taken too long is the one that
+    /// the time ran out in.
+    pub(crate) fn within(self, dial_time_max: Duration) -> Self {
+        Self {
+            dial_time_max: Some(dial_time_max),
+            ..self
+        }
+    }
+
+    /// As this one, for phases that have to be over by a deadline.
+    fn by(&self, deadline: Option<Instant>) -> Self {
+        let left = deadline.map_or(Duration::MAX, |deadline| {
+            deadline.saturating_duration_since(Instant::now())
+        });
+        let DialTimeouts {
+            dns,
+            tcp,
+            tls,
+            upgrade,
+        } = self.timeouts;
+        Self {
+            timeouts: DialTimeouts {
+                dns: dns.min(left),
+                tcp: tcp.min(left),
+                tls: tls.min(left),
+                upgrade: upgrade.min(left),
+            },
+            ..self.clone()
         }
     }
 
@@ -165,17 +199,18 @@ impl Dialer {
         &self,
         request: &UpstreamRequest,
     ) -> Result<(Upstream, Answer), Refusal> {
+        let deadline = self.dial_time_max.map(|longest| Instant::now() + longest);
         let target = request.target();
-        let addresses = self.resolve(target).await?;
-        let tcp = self.connect(addresses).await?;
+        let addresses = self.by(deadline).resolve(target).await?;
+        let tcp = self.by(deadline).connect(addresses).await?;
         match target.scheme() {
             Scheme::Plain => {
-                let (leg, answer) = self.upgrade(tcp, request).await?;
+                let (leg, answer) = self.by(deadline).upgrade(tcp, request).await?;
                 Ok((Upstream::Plain(leg), answer))
             }
             Scheme::Tls => {
-                let tls = Box::new(self.handshake(target, tcp).await?);
-                let (leg, answer) = self.upgrade(tls, request).await?;
+                let tls = Box::new(self.by(deadline).handshake(target, tcp).await?);
+                let (leg, answer) = self.by(deadline).upgrade(tls, request).await?;
                 Ok((Upstream::Tls(leg), answer))
             }
         }

@@ -172,7 +172,8 @@ impl Gateway {
             }
         }
         let dialer = Dialer::new(tls::client_config()?, timeouts, options.resolve)
-            .with_sockets(SocketOptions::upstream(limits));
+            .with_sockets(SocketOptions::upstream(limits))
+            .within(limits.dial_timeout);
         let clients = config.clients.keys;
         let gate = Gate::new(GateParts {
             ring: KeyRing::new(config.tokens.keys, config.tokens.audience.as_str())

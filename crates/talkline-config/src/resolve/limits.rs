@@ -23,6 +23,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
         connect_timeout: duration(reader, "connectTimeout"),
         tls_timeout: duration(reader, "tlsTimeout"),
         upgrade_timeout: duration(reader, "upgradeTimeout"),
+        dial_timeout: duration(reader, "dialTimeout"),
         message_bytes_max: reader.amount(&["limits", "maxMessageSize"]),
         frame_bytes_max: reader.amount(&["limits", "maxFrameSize"]),
         fragments_max: count(reader, "maxFragments"),
