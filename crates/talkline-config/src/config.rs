@@ -43,6 +43,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Certificate and key, when Talkline itself speaks TLS.
     pub tls: Option<TlsFiles>,
+    /// Threads that serve clients, each with its own listener. Zero is one for each core.
+    pub threads: usize,
     /// How a client is told that the upstream gives no session.
     pub refusals: Refusals,
     /// Web origins whose pages may connect, exact, such as `https://talk.example.com`.
@@ -137,6 +139,16 @@ impl Transport {
     }
 }
 
+/// What the kernel may buffer for one socket, in bytes before it doubles them. Zero leaves it to the
+/// kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketBuffers {
+    /// Bytes on their way out.
+    pub send_bytes: u32,
+    /// Bytes that came in and were not read.
+    pub receive_bytes: u32,
+}
+
 /// Every bound, from `limits.*`. The defaults stand in `defaults.toml`, each with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -160,6 +172,8 @@ pub struct Limits {
     pub tls_timeout: Duration,
     /// From sending the upgrade request to the upstream's 101.
     pub upgrade_timeout: Duration,
+    /// All of these together.
+    pub dial_timeout: Duration,
     /// Bytes of one message, all its frames together.
     pub message_bytes_max: u64,
     /// Bytes of one frame's payload.
@@ -170,8 +184,7 @@ pub struct Limits {
     pub inspected_event_bytes_max: usize,
     /// From one ping to the next on each leg.
     pub ping_interval: Duration,
-    /// Longest silence after a ping, counted from the first ping that nothing answered; any byte
-    /// counts as an answer.
+    /// Longest silence of a leg, counted from its last byte, whatever that was.
     pub pong_timeout: Duration,
     /// Longest session, counted from the client's 101.
     pub session_duration_max: Duration,
@@ -179,4 +192,20 @@ pub struct Limits {
     pub close_timeout: Duration,
     /// From the stop signal to the moment when sessions that are left are closed.
     pub drain_grace: Duration,
+    /// How long a peer may take none of the bytes that wait for it.
+    pub stall_timeout: Duration,
+    /// How long a peer may take for the next 16 KiB of a frame that it has begun, or its end.
+    pub frame_timeout: Duration,
+    /// Longest time without an event of the client's. Zero is no limit.
+    pub idle_timeout: Duration,
+    /// Frames that a client may send each second. Zero is no limit.
+    pub frames_per_second: u32,
+    /// Bytes that are read of a client each second. Zero is no limit.
+    pub bytes_per_second: u64,
+    /// Bytes that wait for slow peers or are held to be inspected, whole process.
+    pub buffered_bytes_max: usize,
+    /// Sockets towards clients.
+    pub client_buffers: SocketBuffers,
+    /// Sockets towards upstreams.
+    pub upstream_buffers: SocketBuffers,
 }

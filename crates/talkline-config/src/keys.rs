@@ -202,6 +202,8 @@ const FRAMES: Kind = Kind::Count {
     min: 1,
     max: 1_000_000,
 };
+/// A socket's buffer in the kernel.
+const SOCKET_BUFFER: Kind = bytes(0, 16 * MIB);
 /// Responses or tokens.
 const BUDGET: Kind = Kind::Count {
     min: 1,
@@ -331,6 +333,7 @@ pub(crate) const KEYS: &[KeySpec] = &[
         variables: &[],
         flag: Some("--tls-key"),
     },
+    key("server.threads", Kind::Count { min: 0, max: 1024 }),
     key("server.refusals", Kind::Choice(REFUSALS)),
     key("server.allowedOrigins", Kind::TextList),
     key("server.allowedHosts", Kind::TextList),
@@ -424,6 +427,7 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("limits.connectTimeout", seconds(1, 120)),
     key("limits.tlsTimeout", seconds(1, 120)),
     key("limits.upgradeTimeout", seconds(1, 300)),
+    key("limits.dialTimeout", seconds(1, 600)),
     key("limits.maxMessageSize", bytes(64 * KIB, 256 * MIB)),
     key("limits.maxFrameSize", bytes(64 * KIB, 256 * MIB)),
     key(
@@ -460,6 +464,22 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("policies.*.outOfBandResponses", Kind::Bool),
     key("policies.*.hideInstructions", Kind::Bool),
     key("policies.*.hideTools", Kind::Bool),
+    key("limits.stallTimeout", seconds(1, 3600)),
+    key("limits.frameTimeout", seconds(1, 3600)),
+    key("limits.idleTimeout", seconds(0, 24 * 3600)),
+    key(
+        "limits.framesPerSecond",
+        Kind::Count {
+            min: 0,
+            max: 1_000_000,
+        },
+    ),
+    key("limits.bytesPerSecond", bytes(0, 1024 * MIB)),
+    key("limits.maxBufferedSize", bytes(MIB, 64 * 1024 * MIB)),
+    key("limits.clientSendBuffer", SOCKET_BUFFER),
+    key("limits.clientReceiveBuffer", SOCKET_BUFFER),
+    key("limits.upstreamSendBuffer", SOCKET_BUFFER),
+    key("limits.upstreamReceiveBuffer", SOCKET_BUFFER),
     key("allowPlaintextSecrets", Kind::Bool),
 ];
 

@@ -29,7 +29,7 @@ mod structure;
 mod tree;
 
 pub use config::{
-    Admin, Clients, Config, Limits, Refusals, Server, TlsFiles, Tokens, Transport, Ui,
+    Admin, Clients, Config, Limits, Refusals, Server, SocketBuffers, TlsFiles, Tokens, Transport, Ui,
 };
 pub use identity::{
     Application, ClientSecret, HostIdentity, Identity, IdentityKind, KeyPlace, KeyVaultReference,

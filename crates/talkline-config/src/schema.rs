@@ -263,6 +263,9 @@ struct Server {
     /// Address and port. Beyond loopback, client keys are needed.
     listen: Option<String>,
     tls: Option<Tls>,
+    /// Threads that serve clients, each with its own listener on the same port. 0 is one for each
+    /// core.
+    threads: Option<u64>,
     /// How a client is told that the upstream gives no session: `in-band`, by an `error` event and a
     /// close frame, which browsers and every SDK show; or `http`, by a problem document in place of
     /// the session.
@@ -552,6 +555,8 @@ struct Limits {
     tls_timeout: Option<Duration>,
     /// From the upgrade request to the upstream's 101.
     upgrade_timeout: Option<Duration>,
+    /// Resolving, connecting, the TLS handshake and the upgrade together.
+    dial_timeout: Option<Duration>,
     /// One message, all its frames together. Larger ones end the session with 1009.
     max_message_size: Option<Size>,
     /// One frame.
@@ -562,8 +567,8 @@ struct Limits {
     max_inspected_event_size: Option<Size>,
     /// From one ping to the next on each leg.
     ping_interval: Option<Duration>,
-    /// Longest silence after a ping, counted from the first ping that nothing answered; any byte
-    /// counts as an answer.
+    /// Longest silence of a leg, counted from its last byte, whatever that was. A ping has had time to
+    /// be answered by then: what this leaves after `pingInterval`.
     pong_timeout: Option<Duration>,
     /// Longest session, counted from the client's 101.
     max_session_duration: Option<Duration>,
@@ -571,6 +576,34 @@ struct Limits {
     close_timeout: Option<Duration>,
     /// From the stop signal to closing the sessions that are left.
     drain_grace: Option<Duration>,
+    /// How long a peer may take none of the bytes that wait for it. Then its session ends with
+    /// `slow_consumer`, for a client with 1013.
+    stall_timeout: Option<Duration>,
+    /// How long a peer may take for the next 16 KiB of a frame that it has begun, or its end. Then its
+    /// session ends with `frame_timeout`, for a client with 1008.
+    frame_timeout: Option<Duration>,
+    /// Longest time without an event of the client's. Then the session ends with `session_idle` and
+    /// 1001. `0s` is no limit.
+    idle_timeout: Option<Duration>,
+    /// Frames that a client may send each second, with bursts of four seconds' worth. More end the
+    /// session with `frame_rate_exceeded` and 1008. 0 is no limit. `clients` can set less.
+    frames_per_second: Option<u64>,
+    /// Bytes that are read of a client each second, with bursts of four seconds' worth. More wait on
+    /// the client's side. 0 is no limit. `clients` can set less.
+    bytes_per_second: Option<Size>,
+    /// Bytes of all sessions that wait for slow peers or are held to be inspected. Near the end
+    /// everybody reads in small pieces; at the end reading stops, and what would have to be held ends
+    /// its session with `relay_overloaded` and 1013.
+    max_buffered_size: Option<Size>,
+    /// Kernel buffer for bytes on their way to a client, before the kernel doubles it. 0 lets the
+    /// kernel choose.
+    client_send_buffer: Option<Size>,
+    /// Kernel buffer for bytes of a client that were not read yet.
+    client_receive_buffer: Option<Size>,
+    /// Kernel buffer for bytes on their way to an upstream.
+    upstream_send_buffer: Option<Size>,
+    /// Kernel buffer for bytes of an upstream that were not read yet.
+    upstream_receive_buffer: Option<Size>,
 }
 
 /// A number with `ms`, `s`, `m` or `h`.

@@ -487,19 +487,7 @@ where
     } = seat;
     let identity = who.identity();
     let meter = Meter::new(&identity.limits);
-    let mut limits = shared.session_limits.clone();
-    limits.session_max = limits
-        .session_max
-        .into_iter()
-        .chain(identity.limits.session_duration_max)
-        .min();
-    limits.client_rate = Rate {
-        frames_max: identity
-            .limits
-            .frames_per_second
-            .map(|frames| u32::try_from(frames).unwrap_or(u32::MAX)),
-        bytes_max: identity.limits.bytes_per_second,
-    };
+    let limits = limits::session(&shared.session_limits, &identity.limits);
     // Polled seldom, and large: on the heap it does not make every session's task larger.
     let stop = Box::pin(async {
         let watched = Watched {
@@ -514,6 +502,8 @@ where
         }
     });
     let mut session = Session::new(limits, std::time::Instant::now())
+        .with_jitter(luck())
+        .parting(labels.parting)
         .on_incident(report::incidents(labels))
         .on_response(meter.observer());
     if let Some(guard) = setup.and_then(|setup| Guard::new(policy, setup)) {
@@ -525,7 +515,7 @@ where
         session,
         RelayOptions {
             upstream_masking,
-            ..RelayOptions::default()
+            budget: Some(Arc::clone(&shared.budget)),
         },
         stop,
     )
@@ -561,4 +551,17 @@ where
 fn unknown_model(unknown: &UnknownModel) -> Diagnosis {
     let available = unknown.available.iter().map(AsRef::as_ref);
     Diagnosis::unknown_model(&unknown.asked, available)
+}
+
+/// Randomness for what only has to differ between sessions.
+fn luck() -> [u32; 2] {
+    let mut random = [0; 8];
+    // Without randomness all sessions are alike, which is no harm.
+    let _ = getrandom::fill(&mut random);
+    let (client, upstream) = random.split_at(4);
+    [client, upstream].map(|bytes| {
+        bytes
+            .iter()
+            .fold(0, |luck, &byte| luck << 8 | u32::from(byte))
+    })
 }

@@ -27,6 +27,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::handshake::{accept, lists};
+use crate::sockets::SocketOptions;
 
 /// Bytes of an answer's status line and headers.
 const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -133,6 +134,9 @@ pub(crate) struct Dialer {
     tls: TlsConnector,
     timeouts: DialTimeouts,
     overrides: Arc<[ResolveOverride]>,
+    sockets: SocketOptions,
+    /// All phases together.
+    dial_time_max: Option<Duration>,
 }
 
 impl Dialer {
@@ -145,7 +149,45 @@ impl Dialer {
             tls: TlsConnector::from(tls),
             timeouts,
             overrides: overrides.into(),
+            sockets: SocketOptions::default(),
+            dial_time_max: None,
         }
+    }
+
+    /// Bounds all phases together as well. Which of them is said to have taken too long is the one that
+    /// the time ran out in.
+    pub(crate) fn within(self, dial_time_max: Duration) -> Self {
+        Self {
+            dial_time_max: Some(dial_time_max),
+            ..self
+        }
+    }
+
+    /// As this one, for phases that have to be over by a deadline.
+    fn by(&self, deadline: Option<Instant>) -> Self {
+        let left = deadline.map_or(Duration::MAX, |deadline| {
+            deadline.saturating_duration_since(Instant::now())
+        });
+        let DialTimeouts {
+            dns,
+            tcp,
+            tls,
+            upgrade,
+        } = self.timeouts;
+        Self {
+            timeouts: DialTimeouts {
+                dns: dns.min(left),
+                tcp: tcp.min(left),
+                tls: tls.min(left),
+                upgrade: upgrade.min(left),
+            },
+            ..self.clone()
+        }
+    }
+
+    /// Dials with other sockets than the kernel's own.
+    pub(crate) fn with_sockets(self, sockets: SocketOptions) -> Self {
+        Self { sockets, ..self }
     }
 
     /// Reaches the upstream that the request names.
@@ -157,17 +199,18 @@ impl Dialer {
         &self,
         request: &UpstreamRequest,
     ) -> Result<(Upstream, Answer), Refusal> {
+        let deadline = self.dial_time_max.map(|longest| Instant::now() + longest);
         let target = request.target();
-        let addresses = self.resolve(target).await?;
-        let tcp = self.connect(addresses).await?;
+        let addresses = self.by(deadline).resolve(target).await?;
+        let tcp = self.by(deadline).connect(addresses).await?;
         match target.scheme() {
             Scheme::Plain => {
-                let (leg, answer) = self.upgrade(tcp, request).await?;
+                let (leg, answer) = self.by(deadline).upgrade(tcp, request).await?;
                 Ok((Upstream::Plain(leg), answer))
             }
             Scheme::Tls => {
-                let tls = Box::new(self.handshake(target, tcp).await?);
-                let (leg, answer) = self.upgrade(tls, request).await?;
+                let tls = Box::new(self.by(deadline).handshake(target, tcp).await?);
+                let (leg, answer) = self.by(deadline).upgrade(tls, request).await?;
                 Ok((Upstream::Tls(leg), answer))
             }
         }
@@ -210,6 +253,7 @@ impl Dialer {
     /// Tries the addresses in order, each a little after the one before, until one answers.
     pub(crate) async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, Refusal> {
         let deadline = Instant::now() + self.timeouts.tcp;
+        let sockets = self.sockets;
         let mut waiting = addresses.into_iter();
         // Dropping the set aborts the attempts that lost.
         let mut attempts = JoinSet::new();
@@ -228,11 +272,7 @@ impl Dialer {
                 },
                 () = sleep_until(next_start), if waiting.len() > 0 => {
                     if let Some(address) = waiting.next() {
-                        attempts.spawn(async move {
-                            let stream = TcpStream::connect(address).await?;
-                            stream.set_nodelay(true)?;
-                            Ok::<_, io::Error>(stream)
-                        });
+                        attempts.spawn(sockets.connect(address));
                     }
                     next_start = Instant::now() + NEXT_ADDRESS_DELAY;
                 }

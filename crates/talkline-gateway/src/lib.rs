@@ -38,13 +38,14 @@ mod refusal;
 mod report;
 mod rules;
 mod server;
+mod sockets;
 pub mod tls;
 mod tokens;
 mod ui;
 
 pub use dial::ResolveOverride;
 pub use keys::KeyReader;
-pub use server::{Gateway, Options, StartError};
+pub use server::{Gateway, Options, StartError, listeners};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -10,7 +10,7 @@ use talkline_auth::{
     Client, ClientLimits, Exhausted, Lease, LeaseRequest, LimitRefusal, Moment, SessionBudget,
     SessionRef, StoreError, Usage,
 };
-use talkline_session::{ErrorEvent, ResponseUsage, Stop};
+use talkline_session::{ErrorEvent, Limits as SessionLimits, Rate, ResponseUsage, Stop};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, interval_at, timeout},
@@ -30,6 +30,35 @@ pub(crate) fn now() -> Moment {
         monotonic: std::time::Instant::now(),
         wall: SystemTime::now(),
     }
+}
+
+/// The limits of one session: the relay's, or the client's where those are stricter.
+pub(crate) fn session(relay: &Arc<SessionLimits>, client: &ClientLimits) -> Arc<SessionLimits> {
+    let frames = client.frames_per_second;
+    let own = ClientLimits {
+        session_duration_max: client.session_duration_max,
+        frames_per_second: frames,
+        bytes_per_second: client.bytes_per_second,
+        ..ClientLimits::default()
+    };
+    if own == ClientLimits::default() {
+        return Arc::clone(relay);
+    }
+    let stricter = |relay: Option<u64>, client: Option<u64>| relay.into_iter().chain(client).min();
+    let rate = relay.client_rate;
+    let frames = stricter(rate.frames_max.map(u64::from), frames);
+    Arc::new(SessionLimits {
+        session_max: relay
+            .session_max
+            .into_iter()
+            .chain(client.session_duration_max)
+            .min(),
+        client_rate: Rate {
+            frames_max: frames.map(|frames| u32::try_from(frames).unwrap_or(u32::MAX)),
+            bytes_max: stricter(rate.bytes_max, client.bytes_per_second),
+        },
+        ..(**relay).clone()
+    })
 }
 
 /// Takes one of the client's places. It is given back when the lease is dropped.

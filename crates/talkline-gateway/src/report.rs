@@ -9,7 +9,7 @@ use talkline_config::{Refusals, RouteMatch};
 use talkline_dialect::{
     Ask, ClientDialect, Diagnosis, Incident, Intent, UpstreamKind, UpstreamLoss,
 };
-use talkline_session::{EndKind, EndedBy, Summary};
+use talkline_session::{EndKind, EndedBy, Parting, Summary};
 use tracing::{debug, info, warn};
 
 /// Longest word of an upstream's event in a log line, in characters.
@@ -32,9 +32,20 @@ pub(crate) struct SessionLabels {
     pub(crate) request_id: Option<String>,
     /// The region that answered.
     pub(crate) region: Option<String>,
+    /// How its upstream is left.
+    pub(crate) parting: Option<Parting>,
     /// Time from the start of DNS to the upstream's answer.
     pub(crate) dialled: Duration,
 }
+
+/// What a transcription cost is told when it is finished, which may be after its speaker has left; no event
+/// asks for it.
+const TRANSCRIPTION_PARTING: Parting = Parting {
+    ask: None,
+    last_event: "session.closed",
+    quiet_max: Duration::from_secs(1),
+    wait_max: Duration::from_secs(5),
+};
 
 impl SessionLabels {
     pub(crate) fn new(client: &Client, ask: &Ask) -> Self {
@@ -56,6 +67,10 @@ impl SessionLabels {
             kind: UpstreamKind::Custom,
             request_id: None,
             region: None,
+            parting: match ask.intent {
+                Intent::Conversation => None,
+                Intent::Transcription => Some(TRANSCRIPTION_PARTING),
+            },
             dialled: Duration::ZERO,
         }
     }

@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -15,7 +14,8 @@ use talkline_auth::{
 };
 use talkline_config::{Config, Policies, Refusals, Routes, Transport, Ui};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
-use talkline_session::{Limits as SessionLimits, Stop};
+use talkline_relay::Budget;
+use talkline_session::{Limits as SessionLimits, Rate, Stop};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -36,9 +36,14 @@ use crate::{
     limits,
     proxies::TrustedProxies,
     reach::Reach,
+    sockets::SocketOptions,
     tls::{self, TlsError},
     tokens::Tokens,
 };
+
+mod threads;
+
+pub use self::threads::listeners;
 
 /// Header lines of a request.
 const HEADERS_MAX: usize = 64;
@@ -105,7 +110,10 @@ pub(crate) struct Shared {
     pub(crate) reach: Reach,
     pub(crate) refusals: Refusals,
     pub(crate) sessions: Arc<Semaphore>,
-    pub(crate) session_limits: SessionLimits,
+    pub(crate) session_limits: Arc<SessionLimits>,
+    /// Memory for bytes that wait, of all sessions together.
+    pub(crate) budget: Arc<Budget>,
+    client_sockets: SocketOptions,
     pub(crate) head_limits: HeadLimits,
     pub(crate) handshake_timeout: Duration,
 }
@@ -148,6 +156,13 @@ impl Gateway {
             pong_timeout: limits.pong_timeout,
             session_max: some_unless_zero(limits.session_duration_max),
             close_wait: limits.close_timeout,
+            stall_timeout: Some(limits.stall_timeout),
+            frame_timeout: Some(limits.frame_timeout),
+            idle_max: some_unless_zero(limits.idle_timeout),
+            client_rate: Rate {
+                frames_max: Some(limits.frames_per_second).filter(|frames| *frames > 0),
+                bytes_max: Some(limits.bytes_per_second).filter(|bytes| *bytes > 0),
+            },
             inspect_bytes_max: limits.inspected_event_bytes_max,
             ..SessionLimits::default()
         };
@@ -158,7 +173,9 @@ impl Gateway {
                 return Err(StartError::NoTokenSource(name.to_owned()));
             }
         }
-        let dialer = Dialer::new(tls::client_config()?, timeouts, options.resolve);
+        let dialer = Dialer::new(tls::client_config()?, timeouts, options.resolve)
+            .with_sockets(SocketOptions::upstream(limits))
+            .within(limits.dial_timeout);
         let clients = config.clients.keys;
         let gate = Gate::new(GateParts {
             ring: KeyRing::new(config.tokens.keys, config.tokens.audience.as_str())
@@ -197,7 +214,9 @@ impl Gateway {
             },
             refusals: config.server.refusals,
             sessions: Arc::new(Semaphore::new(limits.sessions_max)),
-            session_limits,
+            session_limits: Arc::new(session_limits),
+            budget: Budget::new(limits.buffered_bytes_max),
+            client_sockets: SocketOptions::client(limits),
             head_limits: HeadLimits {
                 head_bytes_max: limits.request_header_bytes_max,
                 headers_max: HEADERS_MAX,
@@ -341,7 +360,7 @@ impl Gateway {
         let tls = self.tls.clone();
         connections.spawn(async move {
             let deadline = Instant::now() + shared.handshake_timeout;
-            if let Err(error) = prepare(&stream) {
+            if let Err(error) = shared.client_sockets.prepare(&stream) {
                 debug!(%error, "connection could not be set up");
                 return;
             }
@@ -425,10 +444,6 @@ fn own_ring(audience: &str) -> KeyRing {
     let mut random = [0; 32];
     getrandom::fill(&mut random).expect("the operating system has randomness");
     KeyRing::new(vec![RingKey::ephemeral(&random)], audience).expect("there is one key")
-}
-
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)
 }
 
 fn some_unless_zero(duration: Duration) -> Option<Duration> {

@@ -724,7 +724,7 @@ impl Session {
         let reason = "frame_rate_exceeded";
         self.ended(EndedBy::Client, Some(1008), reason, EndKind::RateExceeded);
         let message = "The client sent more frames in a second than the relay allows. \
-                       Next step: put more audio into each frame, or raise limits.maxFramesPerSecond.";
+                       Next step: put more audio into each frame, or have limits.framesPerSecond raised.";
         let event = self.error_json("invalid_request_error", reason, message);
         self.stop_both(
             Stop {

@@ -56,7 +56,16 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         ..Options::default()
     };
 
-    runtime()?.block_on(async {
+    let threads = match resolved.config.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    // Sessions run on threads of their own; this one keeps credentials fresh.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    runtime.block_on(async {
         credentials.vault.fill().await?;
         let _watching = credentials.vault.watch();
         let mut gateway = Gateway::new(resolved.config, options)
@@ -64,7 +73,13 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         if arguments.require_ready {
             require_ready(&gateway).await?;
         }
-        let (listener, address) = bind(listen).await?;
+        let cannot_listen =
+            |error| Exit::Unavailable(format!("cannot listen on {listen}: {error}"));
+        let listeners = talkline_gateway::listeners(listen, threads).map_err(cannot_listen)?;
+        let address = match listeners.first() {
+            Some(listener) => listener.local_addr().map_err(cannot_listen)?,
+            None => listen,
+        };
         let operators = match &admin {
             Some(admin) => {
                 let (listener, address) = bind(admin.listen).await?;
@@ -80,7 +95,10 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
             output::line(&format!("operators on http://{address}"))?;
             info!(%address, "listening for operators");
         }
-        gateway.serve(listener, shutdown).await;
+        gateway
+            .serve_on_threads(listeners, shutdown)
+            .await
+            .context("a thread cannot be started")?;
         info!("stopped");
         Ok(())
     })

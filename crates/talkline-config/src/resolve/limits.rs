@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use talkline_auth::FailureRules;
 
-use crate::{Limits, Problem, reader::Reader};
+use crate::{Limits, Problem, SocketBuffers, reader::Reader};
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
     let limits = Limits {
@@ -23,6 +23,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
         connect_timeout: duration(reader, "connectTimeout"),
         tls_timeout: duration(reader, "tlsTimeout"),
         upgrade_timeout: duration(reader, "upgradeTimeout"),
+        dial_timeout: duration(reader, "dialTimeout"),
         message_bytes_max: reader.amount(&["limits", "maxMessageSize"]),
         frame_bytes_max: reader.amount(&["limits", "maxFrameSize"]),
         fragments_max: count(reader, "maxFragments"),
@@ -32,6 +33,20 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
         session_duration_max: duration(reader, "maxSessionDuration"),
         close_timeout: duration(reader, "closeTimeout"),
         drain_grace: duration(reader, "drainGrace"),
+        stall_timeout: duration(reader, "stallTimeout"),
+        frame_timeout: duration(reader, "frameTimeout"),
+        idle_timeout: duration(reader, "idleTimeout"),
+        frames_per_second: small(reader, "framesPerSecond"),
+        bytes_per_second: reader.amount(&["limits", "bytesPerSecond"]),
+        buffered_bytes_max: count(reader, "maxBufferedSize"),
+        client_buffers: SocketBuffers {
+            send_bytes: small(reader, "clientSendBuffer"),
+            receive_bytes: small(reader, "clientReceiveBuffer"),
+        },
+        upstream_buffers: SocketBuffers {
+            send_bytes: small(reader, "upstreamSendBuffer"),
+            receive_bytes: small(reader, "upstreamReceiveBuffer"),
+        },
     };
     check_order(reader, &limits);
     limits
@@ -74,6 +89,10 @@ fn refuse(reader: &mut Reader<'_>, key: &str, message: &str, hint: &str) {
 
 fn duration(reader: &mut Reader<'_>, key: &str) -> Duration {
     reader.duration(&["limits", key])
+}
+
+fn small(reader: &mut Reader<'_>, key: &str) -> u32 {
+    u32::try_from(reader.amount(&["limits", key])).unwrap_or(u32::MAX)
 }
 
 fn count(reader: &mut Reader<'_>, key: &str) -> usize {

@@ -17,6 +17,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Server> {
     if let (Some(listen), Some(None)) = (listen, &tls) {
         warn_of_plain_text(reader, listen);
     }
+    let threads = usize::try_from(reader.amount(&["server", "threads"])).unwrap_or(usize::MAX);
     let refusals = match reader.choice(&["server", "refusals"]) {
         Some(found) if found.value == "http" => Refusals::Http,
         _ => Refusals::InBand,
@@ -27,6 +28,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Server> {
     Some(Server {
         listen: listen?,
         tls: tls?,
+        threads,
         refusals,
         allowed_origins,
         allowed_hosts,
