@@ -17,5 +17,6 @@ mod kit;
 mod recording;
 mod refusals;
 mod shutdown;
+mod tokens;
 mod trap;
 mod turns;
