@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use ipnet::IpNet;
 use talkline_auth::{ClientKeys, FailureRules, RingKey, Secret};
 
-use crate::{Identity, Routes, VaultIdentity, WatchedKey};
+use crate::{Identity, Policies, Routes, VaultIdentity, WatchedKey};
 
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Config {
     pub routes: Routes,
     /// How a browser or app is told to reach Talk.
     pub transport: Transport,
+    /// What sessions may say, by the names that clients' identities have for it.
+    pub policies: Policies,
     /// Every bound.
     pub limits: Limits,
     /// The Entra identities of Azure providers, each with the cell that its tokens are put in.

@@ -15,6 +15,7 @@ pub mod endpoint;
 mod identity;
 mod input;
 mod keys;
+mod policies;
 mod problem;
 mod read;
 mod reader;
@@ -36,6 +37,7 @@ pub use identity::{
     KeyVaultReferenceError, VaultIdentity, WatchedKey,
 };
 pub use input::{DeveloperTools, FlagValue, Format, Inputs, Setting, Source, SourceFile};
+pub use policies::{Policies, UnknownPolicy};
 pub use problem::{Problem, Report, Severity, Style};
 pub use resolve::{resolve, web_origin};
 pub use routes::{RouteMatch, Routes, UnknownModel};

@@ -167,6 +167,7 @@ fn near(top: &str) -> bool {
         "clients",
         "tokens",
         "limits",
+        "policies",
         "allowPlaintextSecrets",
     ]
     .iter()

@@ -35,6 +35,7 @@ mod proxies;
 mod reach;
 mod refusal;
 mod report;
+mod rules;
 mod server;
 pub mod tls;
 mod tokens;

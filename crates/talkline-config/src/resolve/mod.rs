@@ -7,6 +7,7 @@ mod limit_store;
 mod limits;
 mod names;
 mod oidc;
+mod policies;
 mod provider;
 mod providers;
 mod selection;
@@ -93,6 +94,7 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let admin = admin::read(reader, &providers);
     let tokens = tokens::read(reader, &providers);
     let limit_store = limit_store::read(reader, &providers);
+    let policies = policies::read(reader);
     Some(Config {
         server: server?,
         clients: clients?,
@@ -101,6 +103,7 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
         admin,
         routes: providers.routes?,
         transport: transport?,
+        policies,
         limits,
         identities: providers.identities,
         watched_keys: providers.watched_keys,
