@@ -16,6 +16,7 @@ mod identity;
 mod kit;
 mod recording;
 mod refusals;
+mod scale_out;
 mod shutdown;
 mod tokens;
 mod trap;
