@@ -18,6 +18,7 @@ mod kit;
 mod limits;
 mod recording;
 mod refusals;
+mod scale_out;
 mod shutdown;
 mod talk;
 mod tokens;

@@ -18,6 +18,8 @@ pub struct Config {
     pub ui: Ui,
     /// How browsers' tokens are made.
     pub tokens: Tokens,
+    /// Where the live counts of clients are kept.
+    pub limit_store: LimitStoreConfig,
     /// The listener for operators, where there is one.
     pub admin: Option<Admin>,
     /// Which upstream a client's model name leads to.
@@ -55,6 +57,31 @@ pub struct Server {
     pub allowed_hosts: Vec<String>,
     /// Networks of the front ends whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Where the live counts of clients are kept.
+#[derive(Clone, Debug, Default)]
+pub enum LimitStoreConfig {
+    /// In this process.
+    #[default]
+    Memory,
+    /// In Redis or Valkey, where all replicas count together.
+    Redis(RedisConfig),
+}
+
+/// How Redis or Valkey is used.
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// URL of the server; it may hold a password.
+    pub url: Secret,
+    /// What every key begins with.
+    pub prefix: String,
+    /// Whether each replica goes on by itself while the server is away.
+    pub fail_open: bool,
+    /// Longest wait for an answer.
+    pub timeout: Duration,
+    /// How long a place is kept for a session of which nothing is heard.
+    pub lease_time: Duration,
 }
 
 /// The listener for operators: health and revocation, apart from clients.

@@ -126,6 +126,8 @@ pub(crate) const DEPLOYMENT_VARIABLES: &[&str] = &[
 
 pub(crate) const TYPES: &[&str] = &["azure-openai", "openai", "custom"];
 const REFUSALS: &[&str] = &["in-band", "http"];
+const STORES: &[&str] = &["memory", "redis"];
+const OUTAGES: &[&str] = &["failClosed", "failOpen"];
 
 pub(crate) const TRANSPORTS: &[&str] = &[
     "gateway-relay",
@@ -385,6 +387,18 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("tokens.audience", Kind::Text),
     key("tokens.lifetime", seconds(1, 600)),
     key("ui.enabled", Kind::Bool),
+    key("limitStore.kind", Kind::Choice(STORES)),
+    key_or_variable("limitStore.url", Kind::Secret, &["TALKLINE_REDIS_URL"]),
+    key("limitStore.prefix", Kind::Text),
+    key("limitStore.onOutage", Kind::Choice(OUTAGES)),
+    key(
+        "limitStore.timeout",
+        Kind::Duration {
+            min: Duration::from_millis(10),
+            max: Duration::from_secs(10),
+        },
+    ),
+    key("limitStore.leaseTime", seconds(3, 600)),
     key(
         "limits.maxSessions",
         Kind::Count {

@@ -29,6 +29,7 @@ struct Configuration {
     ui: Option<Ui>,
     tokens: Option<Tokens>,
     admin: Option<Admin>,
+    limit_store: Option<LimitStore>,
     limits: Option<Limits>,
     /// What sessions may say, by name; clients have one by `clients.access.<name>.policy` or
     /// `clients.defaults.policy`.
@@ -290,6 +291,42 @@ struct Admin {
     /// Key that an operator presents as `Authorization: Bearer`, on loopback too. Without it
     /// nothing can be revoked.
     key: Option<SecretReference>,
+}
+
+/// Where the live counts of clients are kept: sessions at one time, starts, the day's usage, used
+/// tokens, revocations.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct LimitStore {
+    /// `memory`: each process counts on its own, and nothing has to be installed. `redis`: all
+    /// replicas count together in a Redis (5 or later) or Valkey server.
+    kind: Option<Store>,
+    /// `redis://[user[:password]@]host[:port][/database]`; `rediss://` for TLS, checked against the
+    /// platform's roots.
+    url: Option<SecretReference>,
+    /// What every key in the server begins with, so that several relays can share one.
+    prefix: Option<String>,
+    /// While the server is away: `failClosed` refuses new sessions with 503, `failOpen` lets each
+    /// replica go on with counts of its own. Running sessions go on either way.
+    on_outage: Option<OnOutage>,
+    /// Longest wait for an answer of the server.
+    timeout: Option<Duration>,
+    /// How long the place of a session is kept of which nothing is heard, because its replica died.
+    lease_time: Option<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+enum Store {
+    Memory,
+    Redis,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+enum OnOutage {
+    FailClosed,
+    FailOpen,
 }
 
 #[derive(JsonSchema)]

@@ -245,7 +245,8 @@ pub(crate) async fn watch(
             _ = renewal.tick(), if is_shared => {
                 let renewed = timeout(STORE_TIME_MAX, shared.store.renew(lease, now())).await;
                 if !matches!(renewed, Ok(Ok(()))) {
-                    warn!("a session's place could not be renewed");
+                    // The store itself says once that it is away.
+                    debug!("a session's place could not be renewed");
                 }
                 false
             }

@@ -12,6 +12,7 @@ mod demo;
 mod dev_tls;
 mod doctor;
 mod exit;
+mod limit_store;
 mod logs;
 mod output;
 mod run;

@@ -17,7 +17,7 @@ use crate::{
     credentials::Credentials,
     dev_tls,
     exit::Exit,
-    logs, output,
+    limit_store, logs, output,
 };
 
 /// Runs until SIGTERM or SIGINT, then drains.
@@ -53,6 +53,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         token_sources: credentials.token_sources,
         watched_keys: credentials.watched_keys,
         key_readers: credentials.vault.readers(),
+        limit_store: limit_store::open(&resolved.config.limit_store)?,
         ..Options::default()
     };
 

@@ -74,6 +74,11 @@ pub(crate) const TABLE: &[Layer] = &[
         kind: Kind::Io,
     },
     Layer {
+        name: "talkline-redis",
+        may_use: &["talkline-auth"],
+        kind: Kind::Io,
+    },
+    Layer {
         name: "talkline-sim",
         may_use: &["talkline-dialect", "talkline-frame"],
         kind: Kind::Io,
@@ -85,6 +90,7 @@ pub(crate) const TABLE: &[Layer] = &[
             "talkline-config",
             "talkline-entra",
             "talkline-gateway",
+            "talkline-redis",
             "talkline-sim",
         ],
         kind: Kind::Io,

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod clients;
+mod limit_store;
 mod limits;
 mod names;
 mod oidc;
@@ -97,11 +98,13 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     };
     let admin = admin::read(reader, &providers);
     let tokens = tokens::read(reader, &providers);
+    let limit_store = limit_store::read(reader, &providers);
     let policies = policies::read(reader);
     Some(Config {
         server: server?,
         clients: clients?,
         tokens: tokens?,
+        limit_store: limit_store?,
         admin,
         ui,
         routes: providers.routes?,

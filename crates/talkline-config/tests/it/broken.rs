@@ -874,6 +874,18 @@ fn server() {
         "allowPlaintextSecrets = true\nadmin = { listen = \"127.0.0.1:1\", key = \"short\" }\n",
         "warning secret.plaintext admin.key |\"*****\"|\nadmin-key.short admin.key |\"*****\"|",
     );
+    check_around(
+        "limitStore.kind = \"Redis\"\n",
+        "value.choice limitStore.kind |\"Redis\"|",
+    );
+    check_around(
+        "limitStore.kind = \"redis\"\n",
+        "limit-store.url-missing limitStore.kind |\"redis\"|",
+    );
+    check_around(
+        "limitStore.prefix = \"a{b}\"\n",
+        "limit-store.prefix limitStore.prefix |\"a{b}\"|",
+    );
     let azure = environment(
         "AZURE_OPENAI_ENDPOINT=https://r.openai.azure.com AZURE_OPENAI_DEPLOYMENT=d AZURE_OPENAI_API_KEY=k",
     );

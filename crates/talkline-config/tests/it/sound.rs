@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use talkline_config::{Resolved, Source, Transport};
+use talkline_config::{LimitStoreConfig, Resolved, Source, Transport};
 use talkline_dialect::{Ask, Correlation, Upstream};
 
 use crate::support::{Case, environment, json, lines, toml};
@@ -474,6 +474,23 @@ fn servers_and_clients() {
     assert_eq!(admin.listen.to_string(), "127.0.0.1:8081");
     assert!(admin.key.is_none());
     assert_eq!(resolved.config.clients.keys.len(), 2);
+
+    assert!(matches!(
+        resolved.config.limit_store,
+        LimitStoreConfig::Memory
+    ));
+    let shared = toml(
+        "limitStore = { kind = \"redis\", onOutage = \"failOpen\", timeout = \"50ms\" }\n",
+    )
+    .with(AZURE)
+    .with("TALKLINE_CLIENT_KEY=aaaaaaaaaaaaaaaaaaaaa TALKLINE_REDIS_URL=rediss://:CANARY@cache")
+    .expect_sound();
+    let LimitStoreConfig::Redis(redis) = &shared.config.limit_store else {
+        panic!("the store is in memory");
+    };
+    assert_eq!(redis.url.expose(), "rediss://:CANARY@cache");
+    assert!(redis.fail_open && redis.timeout.as_millis() == 50);
+    assert!(!format!("{:?}{:?}", redis, shared.settings).contains("CANARY"));
 
     let anonymous = toml("clients.allowAnonymous = true\n")
         .with(AZURE)
