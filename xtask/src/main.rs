@@ -12,6 +12,7 @@
 
 mod canary;
 mod ci;
+mod conformance;
 mod failures;
 mod process;
 mod provision;
@@ -36,6 +37,7 @@ usage: cargo xtask <command>
   canary                secrets searched for in all that the processes let out
   failures              every failure as clients, log and doctor tell it, against snapshots
                         (TALKLINE_BLESS=1 rewrites them)
+  conformance …         protocol suites against the real binary: frames, Autobahn
   tidy                  the rules of the house: layers, manifests, links, lock files
 ";
 
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         ["test", "--sdk"] => run(|workspace| test::run(workspace, Suites::Sdk)),
         ["canary"] => run(canary::run),
         ["failures"] => run(failures::run),
+        ["conformance", rest @ ..] => run(|workspace| conformance::run(workspace, rest)),
         ["tidy"] => run(tidy::run),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
