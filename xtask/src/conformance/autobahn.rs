@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 use super::echo;
-use super::relay::Relay;
+use super::talkline::Relay;
 use crate::process;
 use crate::provision::{self, Unavailable};
 use crate::report::Tally;

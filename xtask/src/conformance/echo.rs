@@ -6,7 +6,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::relay::Relay;
+use super::talkline::Relay;
 use super::wire;
 
 /// The key of every frame that the echo sends as a client. A fixed one is enough on loopback.

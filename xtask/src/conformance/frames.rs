@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 use super::peers::{Ends, Side, Upstream};
-use super::relay::Relay;
+use super::talkline::Relay;
 use super::wire::{self, Frame};
 use crate::report::Tally;
 use crate::workspace::Workspace;

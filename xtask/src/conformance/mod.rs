@@ -7,7 +7,7 @@ mod autobahn;
 mod echo;
 mod frames;
 mod peers;
-mod relay;
+mod talkline;
 mod wire;
 
 use std::path::Path;

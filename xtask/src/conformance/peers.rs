@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::relay::{PATIENCE, Relay};
+use super::talkline::{PATIENCE, Relay};
 use super::wire;
 
 /// An upstream that answers every request with 101 and hands the stream to whoever asked for its model.
