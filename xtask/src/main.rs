@@ -35,9 +35,10 @@ usage: cargo xtask <command>
   ci [--fail-fast]      everything that must hold before a change lands
   test [--rust|--sdk]   every test; the last line is `N passed, N failed, N skipped`
   canary                secrets searched for in all that the processes let out
+  conformance           hostile bytes against the real binary: --frames FILE, --handshakes FILE,
+                        --autobahn (the Autobahn cases by kosoku), --wstest (by the original)
   failures              every failure as clients, log and doctor tell it, against snapshots
                         (TALKLINE_BLESS=1 rewrites them)
-  conformance …         protocol suites against the real binary: frames, Autobahn
   tidy                  the rules of the house: layers, manifests, links, lock files
 ";
 
@@ -51,8 +52,8 @@ fn main() -> ExitCode {
         ["test", "--rust"] => run(|workspace| test::run(workspace, Suites::Rust)),
         ["test", "--sdk"] => run(|workspace| test::run(workspace, Suites::Sdk)),
         ["canary"] => run(canary::run),
+        ["conformance", suites @ ..] => run(|workspace| conformance::run(workspace, suites)),
         ["failures"] => run(failures::run),
-        ["conformance", rest @ ..] => run(|workspace| conformance::run(workspace, rest)),
         ["tidy"] => run(tidy::run),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");

@@ -1,69 +1,99 @@
 //! Protocol suites against the real binary.
 //!
-//! Each suite starts the product as a user would, with scripted peers on both sides, and judges what
-//! comes out of it on the wire.
+//! A corpus is a file of JSON lines, named on the command line: it need not be part of the repository.
+//! Each suite starts the product as a user would, with scripted peers, and judges what comes out of it
+//! on the wire.
 
 mod autobahn;
 mod echo;
 mod frames;
+mod handshakes;
 mod peers;
+mod relay;
 mod talkline;
+mod upstream;
 mod wire;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
 use crate::report::Tally;
 use crate::sdk;
-use crate::test::Outcome;
+use crate::test::{Outcome, Verdict};
 use crate::workspace::Workspace;
 
 pub(crate) use autobahn::Runner;
 
-const USAGE: &str = "\
-usage: cargo xtask conformance [--frames FILE] [--autobahn] [--wstest]
+const SUITES: &str = "--frames FILE, --handshakes FILE, --autobahn, --wstest";
 
-  --frames FILE   a corpus of frames, one JSON object a line (see docs/operations/conformance.md)
-  --autobahn      the Autobahn cases through the relay, both ways, by kosoku
-  --wstest        the same by the original suite, which needs CPython 2.7";
+/// One suite, as it was asked for on the command line.
+#[derive(Debug, PartialEq, Eq)]
+enum Suite {
+    Frames(PathBuf),
+    Handshakes(PathBuf),
+    Autobahn(Runner),
+}
 
-/// Runs the suites that the arguments name; the last line is their sum.
+impl Suite {
+    fn parse(arguments: &[&str]) -> Result<Vec<Suite>> {
+        let mut suites = Vec::new();
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            let mut file = || match arguments.next() {
+                Some(file) => Ok(PathBuf::from(file)),
+                None => bail!("{argument} takes a file"),
+            };
+            suites.push(match *argument {
+                "--frames" => Suite::Frames(file()?),
+                "--handshakes" => Suite::Handshakes(file()?),
+                "--autobahn" => Suite::Autobahn(Runner::Kosoku),
+                "--wstest" => Suite::Autobahn(Runner::Wstest),
+                other => bail!("`{other}` is no suite: {SUITES}"),
+            });
+        }
+        if suites.is_empty() {
+            bail!("name a suite: {SUITES}");
+        }
+        Ok(suites)
+    }
+}
+
+/// `cargo xtask conformance`: runs the suites that are named; the last line is their sum.
 ///
 /// # Errors
-/// When an argument is unknown, a suite cannot run, or a case failed.
+/// When a case ended in another way than its corpus expects, or a suite could not run.
 pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
-    let binary = sdk::build(workspace)?;
     let mut outcome = Outcome::default();
-    let mut rest = arguments;
-    if rest.is_empty() {
-        bail!(USAGE);
-    }
-    while let [argument, after @ ..] = rest {
-        rest = match (*argument, after) {
-            ("--frames", [file, after @ ..]) => {
+    for suite in Suite::parse(arguments)? {
+        match suite {
+            Suite::Frames(corpus) => {
+                let found = sdk::build(workspace)
+                    .and_then(|binary| frames::run(workspace, &binary, &corpus));
+                add(&mut outcome, "frames", found);
+            }
+            Suite::Handshakes(corpus) => {
                 add(
                     &mut outcome,
-                    "frames",
-                    frames::run(workspace, &binary, Path::new(file)),
+                    "handshakes",
+                    handshakes::run(workspace, &corpus),
                 );
-                after
             }
-            ("--autobahn", _) => {
-                autobahn::add(workspace, &binary, Runner::Kosoku, &mut outcome);
-                after
-            }
-            ("--wstest", _) => {
-                autobahn::add(workspace, &binary, Runner::Wstest, &mut outcome);
-                after
-            }
-            _ => bail!(USAGE),
-        };
+            Suite::Autobahn(runner) => autobahn(workspace, runner, &mut outcome),
+        }
     }
     println!("{}", outcome.tally);
     match outcome.verdict(workspace.runs_in) {
-        crate::test::Verdict::Passed => Ok(()),
-        crate::test::Verdict::Failed(reason) => bail!(reason),
+        Verdict::Passed => Ok(()),
+        Verdict::Failed(reason) => bail!(reason),
+    }
+}
+
+/// The Autobahn cases in both directions.
+pub(crate) fn autobahn(workspace: &Workspace, runner: Runner, outcome: &mut Outcome) {
+    match sdk::build(workspace) {
+        Ok(binary) => autobahn::add(workspace, &binary, runner, outcome),
+        Err(error) => outcome.broke("cargo build", &error),
     }
 }
 
@@ -71,5 +101,20 @@ fn add(outcome: &mut Outcome, suite: &str, result: Result<Tally>) {
     match result {
         Ok(tally) => outcome.tally += tally,
         Err(error) => outcome.broke(suite, &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_are_named_with_their_files() {
+        let suites = Suite::parse(&["--handshakes", "h.jsonl", "--autobahn"]).unwrap();
+        let handshakes = Suite::Handshakes(PathBuf::from("h.jsonl"));
+        assert_eq!(suites, [handshakes, Suite::Autobahn(Runner::Kosoku)]);
+        for wrong in [&[][..], &["--handshakes"], &["h.jsonl"], &["--frames"]] {
+            assert!(Suite::parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 }
