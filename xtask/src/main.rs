@@ -10,6 +10,7 @@
     reason = "a command-line tool talks to its user on these"
 )]
 
+mod bench;
 mod canary;
 mod ci;
 mod conformance;
@@ -37,6 +38,8 @@ usage: cargo xtask <command>
   canary                secrets searched for in all that the processes let out
   conformance           hostile bytes against the real binary: --frames FILE, --handshakes FILE,
                         --autobahn (the Autobahn cases by kosoku), --wstest (by the original)
+  bench                 what relaying costs, beside HAProxy, nginx and others found here
+                        (--quick; --write puts the table into the documentation)
   failures              every failure as clients, log and doctor tell it, against snapshots
                         (TALKLINE_BLESS=1 rewrites them)
   tidy                  the rules of the house: layers, manifests, links, lock files
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         ["test"] => run(|workspace| test::run(workspace, Suites::All)),
         ["test", "--rust"] => run(|workspace| test::run(workspace, Suites::Rust)),
         ["test", "--sdk"] => run(|workspace| test::run(workspace, Suites::Sdk)),
+        ["bench", rest @ ..] => run(|workspace| bench::run(workspace, rest)),
         ["canary"] => run(canary::run),
         ["conformance", suites @ ..] => run(|workspace| conformance::run(workspace, suites)),
         ["failures"] => run(failures::run),
