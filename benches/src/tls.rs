@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
@@ -15,6 +15,10 @@ use rustls::pki_types::PrivateKeyDer;
 /// When the file cannot be written or a key cannot be made.
 pub fn server(ca_file: &Path) -> Result<Arc<ServerConfig>> {
     let mut authority = CertificateParams::new(Vec::new())?;
+    // OpenSSL takes a certificate whose issuer has its own name for one that signed itself.
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "authority of one benchmark");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
     fs::write(ca_file, authority.pem())?;

@@ -361,7 +361,9 @@ impl World<'_> {
             if event.is_writable() {
                 self.writable(index);
             }
-            if event.is_readable() {
+            // Writing may have finished a TLS handshake, and taken in what came with its last message.
+            let is_tls = |it: &Connection| matches!(it.stream, Stream::Tls(_));
+            if event.is_readable() || self.connections[index].as_ref().is_some_and(is_tls) {
                 self.readable(index);
             }
         }

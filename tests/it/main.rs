@@ -12,6 +12,7 @@
 mod admission;
 mod command_line;
 mod doctor;
+mod faults;
 mod identity;
 mod kit;
 mod recording;

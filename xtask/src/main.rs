@@ -15,6 +15,7 @@ mod canary;
 mod ci;
 mod conformance;
 mod failures;
+mod nightly;
 mod process;
 mod provision;
 mod report;
@@ -42,6 +43,7 @@ usage: cargo xtask <command>
                         (--quick; --write puts the table into the documentation)
   failures              every failure as clients, log and doctor tell it, against snapshots
                         (TALKLINE_BLESS=1 rewrites them)
+  nightly               what takes long: soak (--minutes N), more seeds, fuzzing, Miri, wstest
   tidy                  the rules of the house: layers, manifests, links, lock files
 ";
 
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         ["canary"] => run(canary::run),
         ["conformance", suites @ ..] => run(|workspace| conformance::run(workspace, suites)),
         ["failures"] => run(failures::run),
+        ["nightly", rest @ ..] => run(|workspace| nightly::run(workspace, rest)),
         ["tidy"] => run(tidy::run),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");

@@ -90,9 +90,12 @@ impl Chaos {
     pub async fn between(self, server: SocketAddr) -> io::Result<Network> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let (control, state) = watch::channel(State::default());
+        let (control, state) = watch::channel(State {
+            chaos: self,
+            ..State::default()
+        });
         let open = Arc::new(AtomicUsize::new(0));
-        let accepting = tokio::spawn(accept(listener, server, self, state, Arc::clone(&open)));
+        let accepting = tokio::spawn(accept(listener, server, state, Arc::clone(&open)));
         Ok(Network {
             address,
             control,
@@ -105,6 +108,7 @@ impl Chaos {
 /// What has been done to the network since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct State {
+    chaos: Chaos,
     silent_to_server: bool,
     silent_to_client: bool,
     half_closed: Option<Direction>,
@@ -141,6 +145,11 @@ impl Network {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.open.load(Ordering::SeqCst)
+    }
+
+    /// Other faults for connections that are made from here on.
+    pub fn change(&self, chaos: Chaos) {
+        self.control.send_modify(|state| state.chaos = chaos);
     }
 
     /// Delivers nothing more in this direction, without telling anybody. What is sent is kept for [`Network::heal`].
@@ -180,7 +189,6 @@ impl Drop for Network {
 async fn accept(
     listener: TcpListener,
     server: SocketAddr,
-    chaos: Chaos,
     state: watch::Receiver<State>,
     open: Arc<AtomicUsize>,
 ) {
@@ -198,6 +206,7 @@ async fn accept(
                 number += 1;
                 open.fetch_add(1, Ordering::SeqCst);
                 let counted = Counted(Arc::clone(&open));
+                let chaos = state.borrow().chaos;
                 let (seed, state) = (chaos.seed ^ number, state.clone());
                 connections.spawn(async move {
                     let _counted = counted;
@@ -279,7 +288,12 @@ struct Way {
 }
 
 impl Way {
-    fn new(direction: Direction, faults: Faults, state: watch::Receiver<State>, dice: Dice) -> Self {
+    fn new(
+        direction: Direction,
+        faults: Faults,
+        state: watch::Receiver<State>,
+        dice: Dice,
+    ) -> Self {
         Self {
             direction,
             faults,
@@ -331,11 +345,16 @@ impl Way {
             }
             Ok(())
         };
-        let done = tokio::select! {
-            done = async { tokio::join!(read, write).1 } => done,
-            () = half_closed => Ok(()),
+        let read = async {
+            read.await;
+            // What was read last is still on its way.
+            std::future::pending::<()>().await;
         };
-        done?;
+        tokio::select! {
+            done = write => done?,
+            () = read => {}
+            () = half_closed => {}
+        }
         let _ = to.shutdown().await;
         Ok(())
     }
@@ -344,7 +363,12 @@ impl Way {
     async fn deliver(&mut self, to: &mut OwnedWriteHalf, mut piece: Bytes) -> Result<bool, Ending> {
         while !piece.is_empty() {
             let silent = self.direction;
-            if self.state.wait_for(|state| !state.is_silent(silent)).await.is_err() {
+            if self
+                .state
+                .wait_for(|state| !state.is_silent(silent))
+                .await
+                .is_err()
+            {
                 return Ok(false);
             }
             let mut length = match self.faults.chop_bytes_max {
@@ -365,7 +389,10 @@ impl Way {
                 return Err(ending);
             }
             if let Some(rate) = self.faults.bytes_per_second {
-                sleep(Duration::from_secs_f64(length as f64 / f64::from(rate.max(1)))).await;
+                sleep(Duration::from_secs_f64(
+                    length as f64 / f64::from(rate.max(1)),
+                ))
+                .await;
             } else if self.faults.chop_bytes_max.is_some() {
                 // Gives the receiver a chance to see this piece alone.
                 tokio::task::yield_now().await;
@@ -416,7 +443,12 @@ mod tests {
     fn a_seed_throws_the_same_dice_again() {
         let throws = |seed, direction| {
             let mut dice = Dice::new(seed, direction);
-            [dice.below(100), dice.below(100), dice.below(100), dice.below(100)]
+            [
+                dice.below(100),
+                dice.below(100),
+                dice.below(100),
+                dice.below(100),
+            ]
         };
         assert_eq!(throws(7, 1), throws(7, 1));
         assert_ne!(throws(7, 1), throws(7, 2));

@@ -11,7 +11,8 @@ mod scenarios;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -22,8 +23,7 @@ use crate::process;
 use crate::sdk;
 use crate::workspace::Workspace;
 
-const USAGE: &str =
-    "usage: cargo xtask bench [--quick] [--write] [--only SCENARIO]… [--repetitions N]";
+const USAGE: &str = "usage: cargo xtask bench [--quick] [--write] [--only SCENARIO]… [--repetitions N] [--binary TALKLINE]";
 /// Where `--write` puts the table.
 const PAGE: &str = "docs/operations/performance.md";
 const REPETITIONS: usize = 5;
@@ -36,6 +36,8 @@ struct Asked {
     writes: bool,
     only: Vec<String>,
     repetitions: usize,
+    /// Measured in the place of the one that is built from here.
+    binary: Option<PathBuf>,
 }
 
 impl Asked {
@@ -45,6 +47,7 @@ impl Asked {
             writes: false,
             only: Vec::new(),
             repetitions: 0,
+            binary: None,
         };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
@@ -54,6 +57,9 @@ impl Asked {
                 "--only" => asked
                     .only
                     .push((*arguments.next().context(USAGE)?).to_owned()),
+                "--binary" => {
+                    asked.binary = Some(fs::canonicalize(arguments.next().context(USAGE)?)?);
+                }
                 "--repetitions" => asked.repetitions = arguments.next().context(USAGE)?.parse()?,
                 _ => bail!(USAGE),
             }
@@ -90,7 +96,7 @@ type Results = BTreeMap<(usize, Peer), Vec<Found>>;
 /// When something cannot be built or started, or a frame was lost or changed on its way.
 pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     let asked = Asked::parse(arguments)?;
-    let tools = Tools::find(workspace, build(workspace)?)?;
+    let tools = Tools::find(workspace, build(workspace, asked.binary.clone())?)?;
     let folder = workspace.target.join("bench");
     fs::create_dir_all(&folder)?;
     let mut load = Load::start(&tools, &folder)?;
@@ -140,6 +146,60 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Sessions of a soak; they come and go round after round.
+const SOAK_SESSIONS: usize = 200;
+/// Time of one round's traffic.
+const SOAK_ROUND_MS: u64 = 30_000;
+/// Growth of a relay's memory, from the end of the second round on, that is not called a leak: a tenth and a bit.
+const SOAK_GROWTH: f64 = 1.10;
+const SOAK_SLACK_KIB: f64 = 1024.0;
+
+/// Talks through one relay for a long time, in sessions that come and go.
+///
+/// # Errors
+/// When a frame or a session is lost or changed, or the relay keeps memory of sessions that have ended.
+pub(crate) fn soak(workspace: &Workspace, time: Duration) -> Result<()> {
+    let tools = Tools::find(workspace, build(workspace, None)?)?;
+    let folder = workspace.target.join("bench");
+    fs::create_dir_all(&folder)?;
+    let mut load = Load::start(&tools, &folder)?;
+    let relay = Peer::Talkline.start(&tools, &load)?;
+    let start = Instant::now();
+    let mut after = Vec::new();
+    while start.elapsed() < time || after.len() < 3 {
+        let found = load.job(&scenarios::spread(
+            relay.address,
+            relay.pid(),
+            SOAK_SESSIONS,
+            SOAK_ROUND_MS,
+        ))?;
+        println!(
+            "{:>6.0} s  {} frames, {} KiB after the round, p99 {:.0} us",
+            start.elapsed().as_secs_f64(),
+            found.frames,
+            found.resident_after_kib,
+            found.latency.p99
+        );
+        if found.lost + found.corrupt > 0 {
+            bail!(
+                "{} sessions lost, {} frames changed",
+                found.lost,
+                found.corrupt
+            );
+        }
+        after.push(found.resident_after_kib);
+    }
+    // The first round makes the relay what it is; what later ones add is kept for nobody.
+    let (first, last) = (after[1] as f64, after[after.len() - 1] as f64);
+    if last > first * SOAK_GROWTH + SOAK_SLACK_KIB {
+        bail!(
+            "memory grew from {first} to {last} KiB in {} rounds",
+            after.len()
+        );
+    }
+    Ok(())
+}
+
 fn measure(
     tools: &Tools,
     load: &mut Load,
@@ -157,17 +217,11 @@ fn measure(
 }
 
 /// The product and the peers, as they are released.
-fn build(workspace: &Workspace) -> Result<peers::Binaries> {
-    let messages = process::capture(workspace.cargo().args([
-        "build",
-        "--locked",
-        "--release",
-        "--package",
-        "talkline",
-        "--message-format",
-        "json-render-diagnostics",
-    ]))?;
-    let talkline = sdk::executable(&messages, "talkline").context("no binary named talkline")?;
+fn build(workspace: &Workspace, instead: Option<PathBuf>) -> Result<peers::Binaries> {
+    let talkline = match instead {
+        Some(binary) => binary,
+        None => product(workspace)?,
+    };
     let messages = process::capture(
         workspace
             .cargo()
@@ -187,6 +241,19 @@ fn build(workspace: &Workspace) -> Result<peers::Binaries> {
         fastwebsockets: binary("fastwebsockets")?,
         tungstenite: binary("tungstenite")?,
     })
+}
+
+fn product(workspace: &Workspace) -> Result<PathBuf> {
+    let messages = process::capture(workspace.cargo().args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "talkline",
+        "--message-format",
+        "json-render-diagnostics",
+    ]))?;
+    sdk::executable(&messages, "talkline").context("no binary named talkline")
 }
 
 #[cfg(test)]

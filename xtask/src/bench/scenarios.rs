@@ -218,6 +218,24 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// Orders for voice traffic that is not compared with anybody's.
+pub(crate) fn spread(
+    relay: SocketAddr,
+    pid: Option<u32>,
+    sessions: usize,
+    measure_ms: u64,
+) -> Value {
+    json!({
+        "relay": relay,
+        "pid": pid,
+        "sessions": sessions,
+        "opening": 16,
+        "pattern": {"spread": {"tick_us": TICK_US}},
+        "warm_up_ms": 0,
+        "measure_ms": measure_ms,
+    })
+}
+
 impl Scenario {
     /// The generator's orders.
     pub(crate) fn job(&self, relay: SocketAddr, pid: Option<u32>, is_quick: bool) -> Value {
