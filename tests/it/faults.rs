@@ -141,16 +141,29 @@ fn breaks_after(bytes: u64, ending: Ending) -> Chaos {
     }
 }
 
-/// How many bytes a simulator says until it waits for the client: its 101 and `session.created`.
-const GREETING_BYTES: u64 = 1_200;
+/// The least length of a simulator's 101; its greeting follows.
+const HEAD_BYTES_MIN: u64 = 150;
+
+/// The least length of what a server says to make a TLS connection.
+const TLS_BYTES_MIN: u64 = 600;
+
+/// Length of the greeting's frame.
+async fn greeting_bytes(bench: &Bench) -> u64 {
+    let mut session = bench.session().await;
+    let greeting = session.event().await;
+    session.send(8, &1000_u16.to_be_bytes()).await;
+    assert!(session.rest().await.is_some());
+    4 + greeting.payload.len() as u64
+}
 
 #[tokio::test]
 async fn an_upstream_that_breaks_off_at_any_byte_is_told() {
     let bench = Bench::plain(Chaos::default(), "").await;
-    let (mut cut, mut sessions) = (0, 0);
+    let said = HEAD_BYTES_MIN + greeting_bytes(&bench).await;
+    let (mut cut, mut sessions) = (0, 1);
     for ending in [Ending::Fin, Ending::Reset] {
-        // The 101 of the simulator is some 300 bytes long, `session.created` some 900.
-        for bytes in (0..GREETING_BYTES).step_by(97) {
+        // Before the 101, within it, and within the greeting.
+        for bytes in (0..said).step_by(61) {
             sessions += 1;
             bench.network.change(breaks_after(bytes, ending));
             match end(bench.session().await).await {
@@ -168,15 +181,18 @@ async fn an_upstream_that_breaks_off_at_any_byte_is_told() {
 async fn an_upstream_that_breaks_off_within_a_tls_record_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let bench = Bench::tls(Chaos::default(), folder.path()).await;
-    let mut sessions = 0;
+    let said = HEAD_BYTES_MIN + greeting_bytes(&bench).await;
+    let mut sessions = 1;
     for ending in [Ending::Fin, Ending::Reset] {
-        // Within the handshake, within the record of the 101, within those of `session.created`.
-        for bytes in [0, 100, 700, 1_000, 1_400, 1_800, 2_200] {
+        // Within the handshake's records, within that of the 101, within that of the greeting.
+        for bytes in (0..said + TLS_BYTES_MIN).step_by(173) {
             sessions += 1;
             bench.network.change(breaks_after(bytes, ending));
             match end(bench.session().await).await {
+                // An end in the middle of a TLS handshake is taken for a server that has no TLS to offer.
+                End::Told(1008) => assert!(bytes < said, "{ending:?} after {bytes}"),
                 End::Told(code) => assert_eq!(code, 1011, "{ending:?} after {bytes}"),
-                End::Cut => assert!(bytes > 700, "{ending:?} after {bytes}"),
+                End::Cut => assert!(bytes > TLS_BYTES_MIN, "{ending:?} after {bytes}"),
             }
         }
     }
@@ -224,6 +240,8 @@ async fn a_silent_network_in_either_direction_is_noticed() {
             "{:?}",
             start.elapsed()
         );
+        // What the network kept is delivered to nobody, and its connections end.
+        bench.network.heal();
         bench.is_back_to_the_start(1).await;
     }
 }

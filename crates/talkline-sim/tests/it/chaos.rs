@@ -205,3 +205,24 @@ async fn a_connection_breaks_off_at_the_very_byte() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_connection_that_ends_in_silence_is_gone_when_it_heals() {
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        let mut peers = Peers::with(Chaos::default()).await;
+        exchange(&mut peers, b"open").await;
+        peers.network.black_hole(direction);
+        peers.client.write_all(b"kept").await.unwrap();
+        peers.server.write_all(b"kept").await.unwrap();
+        drop((peers.client, peers.server));
+        peers.network.heal();
+        let gone = async {
+            while peers.network.connections() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, gone)
+            .await
+            .expect("the connection is gone");
+    }
+}
