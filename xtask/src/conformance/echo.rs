@@ -135,12 +135,20 @@ fn adapt(mut relay: TcpStream, server: SocketAddr, agent: &str) -> Result<()> {
         .split_once("model=case-")
         .and_then(|(_, rest)| rest.split([' ', '&']).next())
         .context("a model that names no case")?;
-    let (_, headers) = head.split_once("\r\n").context("a request line")?;
-    let mut server = TcpStream::connect(server)?;
+    // The original suite refuses a request for another host than it is.
+    let is_host = |line: &&str| line.to_ascii_lowercase().starts_with("host:");
+    let headers: Vec<&str> = head
+        .split("\r\n")
+        .skip(1)
+        .filter(|line| !is_host(line))
+        .collect();
+    let address = server;
+    let mut server = TcpStream::connect(address)?;
     server.set_nodelay(true)?;
     write!(
         server,
-        "GET /runCase?case={case}&agent={agent} HTTP/1.1\r\n{headers}"
+        "GET /runCase?case={case}&agent={agent} HTTP/1.1\r\nHost: {address}\r\n{}",
+        headers.join("\r\n")
     )?;
     server.write_all(&early)?;
     let (mut from_relay, mut to_server) = (relay.try_clone()?, server.try_clone()?);
