@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use talkline_auth::ClientKeys;
+use ipnet::IpNet;
+use talkline_auth::{ClientKeys, FailureRules, RingKey, Secret};
 
 use crate::{Identity, Routes, VaultIdentity, WatchedKey};
 
@@ -13,6 +14,10 @@ pub struct Config {
     pub server: Server,
     /// Who may open a session.
     pub clients: Clients,
+    /// How browsers' tokens are made.
+    pub tokens: Tokens,
+    /// The listener for operators, where there is one.
+    pub admin: Option<Admin>,
     /// Which upstream a client's model name leads to.
     pub routes: Routes,
     /// How a browser or app is told to reach Talk.
@@ -34,13 +39,27 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Certificate and key, when Talkline itself speaks TLS.
     pub tls: Option<TlsFiles>,
+    /// Threads that serve clients, each with its own listener. Zero is one for each core.
+    pub threads: usize,
     /// How a client is told that the upstream gives no session.
     pub refusals: Refusals,
     /// Web origins whose pages may connect, exact, such as `https://talk.example.com`.
     pub allowed_origins: Vec<String>,
     /// Host names under which the relay is reached, beside the loopback ones: pages of these hosts
-    /// may connect to it. A guard against DNS rebinding.
+    /// may connect to it, and a relay on loopback is reached under no other name. A guard against
+    /// DNS rebinding.
     pub allowed_hosts: Vec<String>,
+    /// Networks of the front ends whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The listener for operators: health and revocation, apart from clients.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address and port. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// What an operator presents as `Authorization: Bearer`. Without it nothing can be changed.
+    pub key: Option<Secret>,
 }
 
 /// How a client is told that the upstream gives no session.
@@ -65,10 +84,23 @@ pub struct TlsFiles {
 /// Who may open a session.
 #[derive(Clone, Debug)]
 pub struct Clients {
-    /// Named client keys; may be empty only with `allow_anonymous`.
+    /// Keys, issuers of user tokens, and anonymous clients, each with what it may do. Knows nobody
+    /// only with `allow_anonymous`.
     pub keys: ClientKeys,
     /// Whether a client without a key is let in. True only with a loopback `listen`.
     pub allow_anonymous: bool,
+}
+
+/// How browsers' tokens (`ek_…`) are made.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// The first signs, each verifies. Empty when none is configured: the relay then makes up one of
+    /// its own, and its tokens are good at this process alone.
+    pub keys: Vec<RingKey>,
+    /// Relays with the same keys and the same audience accept each other's tokens.
+    pub audience: String,
+    /// How long a token can be used, and the longest that may be asked for.
+    pub lifetime: Duration,
 }
 
 /// `talk.realtime.transport`.
@@ -96,6 +128,16 @@ impl Transport {
     }
 }
 
+/// What the kernel may buffer for one socket, in bytes before it doubles them. Zero leaves it to the
+/// kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketBuffers {
+    /// Bytes on their way out.
+    pub send_bytes: u32,
+    /// Bytes that came in and were not read.
+    pub receive_bytes: u32,
+}
+
 /// Every bound, from `limits.*`. The defaults stand in `defaults.toml`, each with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -103,6 +145,10 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Connections that are not yet a session (TLS, HTTP request, dialling), whole process.
     pub handshakes_max: usize,
+    /// Those of them that come from one source address. A trusted proxy is no source.
+    pub handshakes_per_source_max: usize,
+    /// How often clients may fail to show who they are.
+    pub failures: FailureRules,
     /// Bytes of a client's request line and headers.
     pub request_header_bytes_max: usize,
     /// From accepting the connection to the end of the request's headers, TLS included.
@@ -125,8 +171,7 @@ pub struct Limits {
     pub inspected_event_bytes_max: usize,
     /// From one ping to the next on each leg.
     pub ping_interval: Duration,
-    /// Longest silence after a ping, counted from the first ping that nothing answered; any byte
-    /// counts as an answer.
+    /// Longest silence of a leg, counted from its last byte, whatever that was.
     pub pong_timeout: Duration,
     /// Longest session, counted from the client's 101.
     pub session_duration_max: Duration,
@@ -134,4 +179,20 @@ pub struct Limits {
     pub close_timeout: Duration,
     /// From the stop signal to the moment when sessions that are left are closed.
     pub drain_grace: Duration,
+    /// How long a peer may take none of the bytes that wait for it.
+    pub stall_timeout: Duration,
+    /// How long a peer may take for the next 16 KiB of a frame that it has begun, or its end.
+    pub frame_timeout: Duration,
+    /// Longest time without an event of the client's. Zero is no limit.
+    pub idle_timeout: Duration,
+    /// Frames that a client may send each second. Zero is no limit.
+    pub frames_per_second: u32,
+    /// Bytes that are read of a client each second. Zero is no limit.
+    pub bytes_per_second: u64,
+    /// Bytes that wait for slow peers or are held to be inspected, whole process.
+    pub buffered_bytes_max: usize,
+    /// Sockets towards clients.
+    pub client_buffers: SocketBuffers,
+    /// Sockets towards upstreams.
+    pub upstream_buffers: SocketBuffers,
 }

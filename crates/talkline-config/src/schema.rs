@@ -26,6 +26,8 @@ struct Configuration {
     talk: Option<Talk>,
     server: Option<Server>,
     clients: Option<Clients>,
+    tokens: Option<Tokens>,
+    admin: Option<Admin>,
     limits: Option<Limits>,
     /// Accepts a key that stands in the file itself, with a warning. For a developer's own
     /// machine.
@@ -188,7 +190,7 @@ enum SecretReference {
 struct VariableReference {
     /// Name of the variable.
     env: String,
-    /// Name of the client key (in `clients.keys` only).
+    /// Name of the key (in `clients.keys` and `tokens.keys` only).
     name: Option<String>,
 }
 
@@ -198,7 +200,7 @@ struct VariableReference {
 struct FileReference {
     /// Path of the file.
     file: String,
-    /// Name of the client key (in `clients.keys` only).
+    /// Name of the key (in `clients.keys` and `tokens.keys` only).
     name: Option<String>,
 }
 
@@ -209,7 +211,7 @@ struct CredentialReference {
     /// Name of the credential, a file in `$CREDENTIALS_DIRECTORY`.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"))]
     credential: String,
-    /// Name of the client key (in `clients.keys` only).
+    /// Name of the key (in `clients.keys` and `tokens.keys` only).
     name: Option<String>,
 }
 
@@ -231,7 +233,7 @@ struct OpenclawReference {
     provider: Option<String>,
     /// Name of the variable, or a JSON pointer into the file.
     id: String,
-    /// Name of the client key (in `clients.keys` only).
+    /// Name of the key (in `clients.keys` and `tokens.keys` only).
     name: Option<String>,
 }
 
@@ -249,6 +251,9 @@ struct Server {
     /// Address and port. Beyond loopback, client keys are needed.
     listen: Option<String>,
     tls: Option<Tls>,
+    /// Threads that serve clients, each with its own listener on the same port. 0 is one for each
+    /// core.
+    threads: Option<u64>,
     /// How a client is told that the upstream gives no session: `in-band`, by an `error` event and a
     /// close frame, which browsers and every SDK show; or `http`, by a problem document in place of
     /// the session.
@@ -256,8 +261,23 @@ struct Server {
     /// Web origins whose pages may connect, exactly as the browser sends them.
     allowed_origins: Option<Vec<String>>,
     /// Host names under which the relay is reached, beside the loopback ones: pages of these hosts
-    /// may connect to it. A guard against DNS rebinding.
+    /// may connect to it, and a relay that listens on loopback answers under no other name. A guard
+    /// against DNS rebinding.
     allowed_hosts: Option<Vec<String>>,
+    /// Addresses or networks of the front ends whose `Forwarded`, `X-Forwarded-For` and
+    /// `X-Forwarded-Proto` headers are believed. Nobody else's are.
+    trusted_proxies: Option<Vec<String>>,
+}
+
+/// The listener for operators.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Admin {
+    /// Address and port of the listener for operators. Without it there is none.
+    listen: Option<String>,
+    /// Key that an operator presents as `Authorization: Bearer`, on loopback too. Without it
+    /// nothing can be revoked.
+    key: Option<SecretReference>,
 }
 
 #[derive(JsonSchema)]
@@ -281,16 +301,128 @@ struct Tls {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
 struct Clients {
-    /// Keys that clients present: one reference, a list of them, or names with references.
-    /// `TALKLINE_CLIENT_KEY` adds the key named `default`.
+    /// Keys that clients present: one reference, a list of them, or names with references. In place
+    /// of a reference a key can stand as `{ sha256 = "…" }`, for keys that were generated, or as
+    /// `{ argon2id = "$argon2id$v=19$…" }`. `TALKLINE_CLIENT_KEY` adds the key named `default`.
     keys: Option<ClientKeys>,
-    /// Lets clients in that present no key. With a loopback address only.
+    /// Lets clients in that present no key, under the name `anonymous`. With a loopback address only.
     allow_anonymous: Option<bool>,
+    /// What clients may do, each for itself, where `access` says nothing about it.
+    defaults: Option<Access>,
+    /// What one client may do: the name of a key, of an issuer (each of its users for itself), or
+    /// `anonymous`.
+    access: Option<BTreeMap<String, Access>>,
+    /// Identity providers whose users may come in with a token (OpenID Connect, Microsoft Entra ID).
+    oidc: Option<BTreeMap<String, Issuer>>,
 }
 
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 enum ClientKeys {
+    One(ClientKey),
+    List(Vec<ClientKey>),
+    Named(BTreeMap<String, ClientKey>),
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum ClientKey {
+    Reference(SecretReference),
+    Sha256(Sha256Key),
+    Argon2id(Argon2idKey),
+}
+
+/// The SHA-256 of a generated key.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Sha256Key {
+    /// 64 hexadecimal digits.
+    #[schemars(regex(pattern = r"^[0-9A-Fa-f]{64}$"))]
+    sha256: String,
+    /// Name of the client key.
+    name: Option<String>,
+}
+
+/// The Argon2id hash of a key.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Argon2idKey {
+    /// In the PHC string form; at most 256 MiB, 10 passes and 16 lanes.
+    #[schemars(regex(pattern = r"^\$argon2id\$v=19\$"))]
+    argon2id: String,
+    /// Name of the client key.
+    name: Option<String>,
+}
+
+/// What a client may do. What is left out is not bounded, except by `limits`.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Access {
+    /// The models that it may ask for, by the names that clients use. Left out: all.
+    routes: Option<Vec<String>>,
+    /// The session policy that its sessions are under.
+    policy: Option<String>,
+    /// Sessions at one time.
+    max_sessions: Option<u64>,
+    /// Session starts in any 60 seconds.
+    starts_per_minute: Option<u64>,
+    /// Longest session.
+    max_session_duration: Option<Duration>,
+    /// Frames that it may send each second.
+    frames_per_second: Option<u64>,
+    /// Payload bytes that it may send each second.
+    bytes_per_second: Option<Size>,
+    /// Responses of one session; the session ends with the last of them.
+    responses_per_session: Option<u64>,
+    /// Responses of one day, which begins at 00:00 UTC.
+    responses_per_day: Option<u64>,
+    /// Tokens of one session, input and output together.
+    tokens_per_session: Option<u64>,
+    /// Tokens of one day, which begins at 00:00 UTC, input and output together.
+    tokens_per_day: Option<u64>,
+}
+
+/// An identity provider.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Issuer {
+    /// The exact `iss` of its tokens. For Microsoft Entra ID
+    /// `https://login.microsoftonline.com/<tenant id>/v2.0`.
+    issuer: String,
+    /// Of these one must be in a token's `aud`. For Entra the application id of this relay's API.
+    audiences: Vec<String>,
+    /// How its tokens may be signed: `RS256` (left out, that alone), `RS384`, `RS512`, `PS256`,
+    /// `PS384`, `PS512`, `ES256`, `ES384`, `EdDSA`. None of the kinds with a shared secret.
+    algorithms: Option<Vec<String>>,
+    /// URL of its keys. Left out, the issuer's discovery document names it.
+    jwks_uri: Option<String>,
+    /// The claim that names the user in logs and limits. Left out, it is `sub`; with Entra `oid` is
+    /// the same user in all of a tenant's applications.
+    name_claim: Option<String>,
+    /// All of these must be in `scp` or `scope`.
+    required_scopes: Option<Vec<String>>,
+    /// All of these must be in `roles`.
+    required_roles: Option<Vec<String>>,
+}
+
+/// Tokens that browsers hold in place of a client key.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Tokens {
+    /// Keys that sign browser tokens, of 32 characters or more: the first signs, each verifies.
+    /// Replicas need the same keys. A list needs a `name` for each, which stands in the tokens. Left
+    /// out, `TALKLINE_TOKEN_KEY` is the only one; without that the relay makes up a key when it
+    /// starts.
+    keys: Option<TokenKeys>,
+    /// Relays with the same keys and the same audience accept each other's tokens.
+    audience: Option<String>,
+    /// How long a token can be used, and the longest that may be asked for.
+    lifetime: Option<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum TokenKeys {
     One(SecretReference),
     List(Vec<SecretReference>),
     Named(BTreeMap<String, SecretReference>),
@@ -304,6 +436,16 @@ struct Limits {
     max_sessions: Option<u64>,
     /// Connections at one time that are not yet a session.
     max_handshakes: Option<u64>,
+    /// Those of them that come from one source address. A trusted proxy is no source.
+    max_handshakes_per_source: Option<u64>,
+    /// Failures of one source address to show who it is, in one window. After that many it is
+    /// refused unheard, with 429, until the window is over. An IPv6 source is a /64.
+    max_failures_per_source: Option<u64>,
+    /// Failures of all sources in one window. Beyond it each source has one failure; clients that
+    /// never failed notice nothing.
+    max_failures: Option<u64>,
+    /// The window, counted from a source's first failure.
+    failure_window: Option<Duration>,
     /// Request line and headers of a client.
     max_request_header_size: Option<Size>,
     /// From accepting a connection to the end of the request's headers, TLS included.
@@ -326,8 +468,8 @@ struct Limits {
     max_inspected_event_size: Option<Size>,
     /// From one ping to the next on each leg.
     ping_interval: Option<Duration>,
-    /// Longest silence after a ping, counted from the first ping that nothing answered; any byte
-    /// counts as an answer.
+    /// Longest silence of a leg, counted from its last byte, whatever that was. A ping has had time to
+    /// be answered by then: what this leaves after `pingInterval`.
     pong_timeout: Option<Duration>,
     /// Longest session, counted from the client's 101.
     max_session_duration: Option<Duration>,
@@ -335,6 +477,34 @@ struct Limits {
     close_timeout: Option<Duration>,
     /// From the stop signal to closing the sessions that are left.
     drain_grace: Option<Duration>,
+    /// How long a peer may take none of the bytes that wait for it. Then its session ends with
+    /// `slow_consumer`, for a client with 1013.
+    stall_timeout: Option<Duration>,
+    /// How long a peer may take for the next 16 KiB of a frame that it has begun, or its end. Then its
+    /// session ends with `frame_timeout`, for a client with 1008.
+    frame_timeout: Option<Duration>,
+    /// Longest time without an event of the client's. Then the session ends with `session_idle` and
+    /// 1001. `0s` is no limit.
+    idle_timeout: Option<Duration>,
+    /// Frames that a client may send each second, with bursts of four seconds' worth. More end the
+    /// session with `frame_rate_exceeded` and 1008. 0 is no limit. `clients` can set less.
+    frames_per_second: Option<u64>,
+    /// Bytes that are read of a client each second, with bursts of four seconds' worth. More wait on
+    /// the client's side. 0 is no limit. `clients` can set less.
+    bytes_per_second: Option<Size>,
+    /// Bytes of all sessions that wait for slow peers or are held to be inspected. Near the end
+    /// everybody reads in small pieces; at the end reading stops, and what would have to be held ends
+    /// its session with `relay_overloaded` and 1013.
+    max_buffered_size: Option<Size>,
+    /// Kernel buffer for bytes on their way to a client, before the kernel doubles it. 0 lets the
+    /// kernel choose.
+    client_send_buffer: Option<Size>,
+    /// Kernel buffer for bytes of a client that were not read yet.
+    client_receive_buffer: Option<Size>,
+    /// Kernel buffer for bytes on their way to an upstream.
+    upstream_send_buffer: Option<Size>,
+    /// Kernel buffer for bytes of an upstream that were not read yet.
+    upstream_receive_buffer: Option<Size>,
 }
 
 /// A number with `ms`, `s`, `m` or `h`.

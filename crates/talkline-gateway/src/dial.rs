@@ -27,6 +27,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::handshake::{accept, lists};
+use crate::sockets::SocketOptions;
 
 /// Bytes of an answer's status line and headers.
 const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -133,6 +134,7 @@ pub(crate) struct Dialer {
     tls: TlsConnector,
     timeouts: DialTimeouts,
     overrides: Arc<[ResolveOverride]>,
+    sockets: SocketOptions,
 }
 
 impl Dialer {
@@ -145,7 +147,13 @@ impl Dialer {
             tls: TlsConnector::from(tls),
             timeouts,
             overrides: overrides.into(),
+            sockets: SocketOptions::default(),
         }
+    }
+
+    /// Dials with other sockets than the kernel's own.
+    pub(crate) fn with_sockets(self, sockets: SocketOptions) -> Self {
+        Self { sockets, ..self }
     }
 
     /// Reaches the upstream that the request names.
@@ -175,7 +183,16 @@ impl Dialer {
 
     /// The addresses of the target's name.
     pub(crate) async fn resolve(&self, target: &Sealed) -> Result<Vec<SocketAddr>, Refusal> {
-        let (host, port) = (target.host(), target.port());
+        self.resolve_name(target.host(), target.port()).await
+    }
+
+    /// The addresses of a name. Nothing that carries a credential is sent by name alone: see
+    /// [`Self::resolve`].
+    pub(crate) async fn resolve_name(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, Refusal> {
         if let Some(found) = self
             .overrides
             .iter()
@@ -201,6 +218,7 @@ impl Dialer {
     /// Tries the addresses in order, each a little after the one before, until one answers.
     pub(crate) async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, Refusal> {
         let deadline = Instant::now() + self.timeouts.tcp;
+        let sockets = self.sockets;
         let mut waiting = addresses.into_iter();
         // Dropping the set aborts the attempts that lost.
         let mut attempts = JoinSet::new();
@@ -219,11 +237,7 @@ impl Dialer {
                 },
                 () = sleep_until(next_start), if waiting.len() > 0 => {
                     if let Some(address) = waiting.next() {
-                        attempts.spawn(async move {
-                            let stream = TcpStream::connect(address).await?;
-                            stream.set_nodelay(true)?;
-                            Ok::<_, io::Error>(stream)
-                        });
+                        attempts.spawn(sockets.connect(address));
                     }
                     next_start = Instant::now() + NEXT_ADDRESS_DELAY;
                 }
@@ -244,7 +258,16 @@ impl Dialer {
         target: &Sealed,
         tcp: TcpStream,
     ) -> Result<TlsStream<TcpStream>, Refusal> {
-        let name = ServerName::try_from(target.host().to_owned())
+        self.handshake_name(target.host(), tcp).await
+    }
+
+    /// The TLS handshake under a name.
+    pub(crate) async fn handshake_name(
+        &self,
+        host: &str,
+        tcp: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, Refusal> {
+        let name = ServerName::try_from(host.to_owned())
             .map_err(|error| Refusal::Failed(Phase::Tls, error.to_string()))?;
         timeout(self.timeouts.tls, self.tls.connect(name, tcp))
             .await
@@ -292,10 +315,7 @@ impl Dialer {
             .handshake(TokioIo::new(io))
             .await
             .map_err(failed)?;
-        let mut driver = Driver {
-            connection: Box::pin(connection.with_upgrades()),
-            ended: false,
-        };
+        let mut driver = Driver::new(connection.with_upgrades());
 
         let response = driver.until(
             deadline,
@@ -421,16 +441,27 @@ fn upgrade_request(
 }
 
 /// hyper's connection, which has to be polled for anything to happen on it.
-struct Driver<C> {
+pub(crate) struct Driver<C> {
     connection: Pin<Box<C>>,
     ended: bool,
 }
 
 impl<C: Future> Driver<C> {
+    pub(crate) fn new(connection: C) -> Self {
+        Self {
+            connection: Box::pin(connection),
+            ended: false,
+        }
+    }
+
     /// Polls the connection beside `wanted`. `None` when the deadline comes first.
     ///
     /// A connection that ends tells whoever waits for something on it, so `wanted` ends as well.
-    async fn until<F: Future>(&mut self, deadline: Instant, wanted: F) -> Option<F::Output> {
+    pub(crate) async fn until<F: Future>(
+        &mut self,
+        deadline: Instant,
+        wanted: F,
+    ) -> Option<F::Output> {
         tokio::pin!(wanted);
         loop {
             tokio::select! {

@@ -24,19 +24,25 @@ mod admit;
 mod connection;
 mod dial;
 pub mod doctor;
+mod endpoints;
 mod handshake;
 mod head;
+mod jwks;
 mod keys;
+mod limits;
+mod outgoing;
+mod proxies;
 mod reach;
 mod refusal;
 mod report;
 mod server;
+mod sockets;
 pub mod tls;
 mod tokens;
 
 pub use dial::ResolveOverride;
 pub use keys::KeyReader;
-pub use server::{Gateway, Options, StartError};
+pub use server::{Gateway, Options, StartError, listeners};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -9,7 +9,7 @@ use talkline_config::{Refusals, RouteMatch};
 use talkline_dialect::{
     Ask, ClientDialect, Diagnosis, Incident, Intent, UpstreamKind, UpstreamLoss,
 };
-use talkline_session::{EndKind, EndedBy, Summary};
+use talkline_session::{EndKind, EndedBy, Parting, Summary};
 use tracing::{debug, info, warn};
 
 /// Longest word of an upstream's event in a log line, in characters.
@@ -32,9 +32,20 @@ pub(crate) struct SessionLabels {
     pub(crate) request_id: Option<String>,
     /// The region that answered.
     pub(crate) region: Option<String>,
+    /// How its upstream is left.
+    pub(crate) parting: Option<Parting>,
     /// Time from the start of DNS to the upstream's answer.
     pub(crate) dialled: Duration,
 }
+
+/// What a transcription cost is told when it is finished, which may be after its speaker has left; no event
+/// asks for it.
+const TRANSCRIPTION_PARTING: Parting = Parting {
+    ask: None,
+    last_event: "session.closed",
+    quiet_max: Duration::from_secs(1),
+    wait_max: Duration::from_secs(5),
+};
 
 impl SessionLabels {
     pub(crate) fn new(client: &Client, ask: &Ask) -> Self {
@@ -56,6 +67,10 @@ impl SessionLabels {
             kind: UpstreamKind::Custom,
             request_id: None,
             region: None,
+            parting: match ask.intent {
+                Intent::Conversation => None,
+                Intent::Transcription => Some(TRANSCRIPTION_PARTING),
+            },
             dialled: Duration::ZERO,
         }
     }
@@ -224,12 +239,22 @@ pub(crate) fn client_refused(status: u16, code: &'static str) {
     info!(status, code, "client refused");
 }
 
+pub(crate) fn broker_refused(client: &str, diagnosis: &Diagnosis) {
+    warn!(
+        client,
+        code = diagnosis.code,
+        summary = diagnosis.summary,
+        next_step = diagnosis.next_step,
+        "client secret refused"
+    );
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// 128 random bits: not guessable, and unique without any coordination.
-fn new_session_id() -> String {
+pub(crate) fn new_session_id() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system has randomness");
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,6 +1,6 @@
 //! `run`: the relay as a process.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
@@ -40,6 +40,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         "ws"
     };
     let listen = resolved.config.server.listen;
+    let admin = resolved.config.admin.clone();
     let mut credentials = Credentials::new(&resolved.config, &arguments.resolve)?;
     let options = Options {
         tls,
@@ -47,29 +48,65 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         token_sources: credentials.token_sources,
         watched_keys: credentials.watched_keys,
         key_readers: credentials.vault.readers(),
+        ..Options::default()
     };
 
-    runtime()?.block_on(async {
+    let threads = match resolved.config.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    // Sessions run on threads of their own; this one keeps credentials fresh.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    runtime.block_on(async {
         credentials.vault.fill().await?;
         let _watching = credentials.vault.watch();
-        let gateway = Gateway::new(resolved.config, options)
+        let mut gateway = Gateway::new(resolved.config, options)
             .map_err(|error| Exit::Configuration(format!("error: {error}")))?;
         if arguments.require_ready {
             require_ready(&gateway).await?;
         }
-        let listener = TcpListener::bind(listen)
-            .await
-            .map_err(|error| Exit::Unavailable(format!("cannot listen on {listen}: {error}")))?;
-        let address = listener
-            .local_addr()
-            .context("the listener has no address")?;
+        let cannot_listen =
+            |error| Exit::Unavailable(format!("cannot listen on {listen}: {error}"));
+        let listeners = talkline_gateway::listeners(listen, threads).map_err(cannot_listen)?;
+        let address = match listeners.first() {
+            Some(listener) => listener.local_addr().map_err(cannot_listen)?,
+            None => listen,
+        };
+        let operators = match &admin {
+            Some(admin) => {
+                let (listener, address) = bind(admin.listen).await?;
+                gateway = gateway.with_admin(listener, admin);
+                Some(address)
+            }
+            None => None,
+        };
         let shutdown = shutdown_signal()?;
         output::line(&format!("listening on {scheme}://{address}"))?;
         info!(%address, scheme, "listening");
-        gateway.serve(listener, shutdown).await;
+        if let Some(address) = operators {
+            output::line(&format!("operators on http://{address}"))?;
+            info!(%address, "listening for operators");
+        }
+        gateway
+            .serve_on_threads(listeners, shutdown)
+            .await
+            .context("a thread cannot be started")?;
         info!("stopped");
         Ok(())
     })
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Exit> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| Exit::Unavailable(format!("cannot listen on {address}: {error}")))?;
+    let bound = listener
+        .local_addr()
+        .context("the listener has no address")?;
+    Ok((listener, bound))
 }
 
 /// A runtime for a process of this binary.

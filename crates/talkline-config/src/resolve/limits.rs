@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
-use crate::{Limits, Problem, reader::Reader};
+use talkline_auth::FailureRules;
+
+use crate::{Limits, Problem, SocketBuffers, reader::Reader};
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
     let limits = Limits {
         sessions_max: count(reader, "maxSessions"),
         handshakes_max: count(reader, "maxHandshakes"),
+        handshakes_per_source_max: count(reader, "maxHandshakesPerSource"),
+        failures: FailureRules {
+            source_failures_max: failures(reader, "maxFailuresPerSource"),
+            failures_max: failures(reader, "maxFailures"),
+            window: duration(reader, "failureWindow"),
+            ..FailureRules::default()
+        },
         request_header_bytes_max: count(reader, "maxRequestHeaderSize"),
         client_handshake_timeout: duration(reader, "clientHandshakeTimeout"),
         dns_timeout: duration(reader, "dnsTimeout"),
@@ -23,6 +32,20 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
         session_duration_max: duration(reader, "maxSessionDuration"),
         close_timeout: duration(reader, "closeTimeout"),
         drain_grace: duration(reader, "drainGrace"),
+        stall_timeout: duration(reader, "stallTimeout"),
+        frame_timeout: duration(reader, "frameTimeout"),
+        idle_timeout: duration(reader, "idleTimeout"),
+        frames_per_second: small(reader, "framesPerSecond"),
+        bytes_per_second: reader.amount(&["limits", "bytesPerSecond"]),
+        buffered_bytes_max: count(reader, "maxBufferedSize"),
+        client_buffers: SocketBuffers {
+            send_bytes: small(reader, "clientSendBuffer"),
+            receive_bytes: small(reader, "clientReceiveBuffer"),
+        },
+        upstream_buffers: SocketBuffers {
+            send_bytes: small(reader, "upstreamSendBuffer"),
+            receive_bytes: small(reader, "upstreamReceiveBuffer"),
+        },
     };
     check_order(reader, &limits);
     limits
@@ -67,6 +90,14 @@ fn duration(reader: &mut Reader<'_>, key: &str) -> Duration {
     reader.duration(&["limits", key])
 }
 
+fn small(reader: &mut Reader<'_>, key: &str) -> u32 {
+    u32::try_from(reader.amount(&["limits", key])).unwrap_or(u32::MAX)
+}
+
 fn count(reader: &mut Reader<'_>, key: &str) -> usize {
     usize::try_from(reader.amount(&["limits", key])).unwrap_or(usize::MAX)
+}
+
+fn failures(reader: &mut Reader<'_>, key: &str) -> u32 {
+    u32::try_from(reader.amount(&["limits", key])).unwrap_or(u32::MAX)
 }

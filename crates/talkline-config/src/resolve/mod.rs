@@ -1,12 +1,16 @@
 //! From inputs to a configuration, or to everything that is wrong with them.
 
+mod access;
+mod admin;
 mod clients;
 mod limits;
 mod names;
+mod oidc;
 mod provider;
 mod providers;
 mod selection;
 mod server;
+mod tokens;
 
 use std::collections::BTreeSet;
 
@@ -83,9 +87,13 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let server = server::read(reader);
     let clients = clients::read(reader, server.as_ref(), &providers);
     let limits = limits::read(reader);
+    let admin = admin::read(reader, &providers);
+    let tokens = tokens::read(reader, &providers);
     Some(Config {
         server: server?,
         clients: clients?,
+        tokens: tokens?,
+        admin,
         routes: providers.routes?,
         transport: transport?,
         limits,
