@@ -38,7 +38,8 @@ usage: cargo xtask <command>
   test [--rust|--sdk]   every test; the last line is `N passed, N failed, N skipped`
   canary                secrets searched for in all that the processes let out
   conformance           hostile bytes against the real binary: --frames FILE, --handshakes FILE,
-                        --autobahn (the Autobahn cases by kosoku), --wstest (by the original)
+                        --autobahn (the Autobahn cases by kosoku), --wstest (by the original),
+                        --network (loss and partitions, in a network namespace)
   bench                 what relaying costs, beside HAProxy, nginx and others found here
                         (--quick; --write puts the table into the documentation)
   failures              every failure as clients, log and doctor tell it, against snapshots
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         ["test", "--sdk"] => run(|workspace| test::run(workspace, Suites::Sdk)),
         ["bench", rest @ ..] => run(|workspace| bench::run(workspace, rest)),
         ["canary"] => run(canary::run),
+        [conformance::NETWORK_INNER, binary, folder] => conformance::network_inner(binary, folder),
         ["conformance", suites @ ..] => run(|workspace| conformance::run(workspace, suites)),
         ["failures"] => run(failures::run),
         ["nightly", rest @ ..] => run(|workspace| nightly::run(workspace, rest)),

@@ -31,6 +31,9 @@ const PARTS: &[Part] = &[
     ("autobahn", |workspace, outcome, _| {
         conformance::autobahn(workspace, Runner::Wstest, outcome);
     }),
+    ("network", |workspace, outcome, _| {
+        conformance::network(workspace, outcome)
+    }),
     ("fuzz", fuzz),
     ("miri", miri),
     ("soak", soak),

@@ -272,6 +272,9 @@ fn talkline(tools: &Tools, folder: &Path, upstream: &str) -> Result<Command> {
          clients.allowAnonymous = true\n\
          limits.maxSessions = 20000\n\
          limits.maxHandshakes = 1024\n\
+         limits.maxHandshakesPerSource = 1024\n\
+         limits.framesPerSecond = 0\n\
+         limits.bytesPerSecond = \"0KiB\"\n\
          limits.drainGrace = \"0s\"\n\
          talk.realtime.provider = \"custom\"\n\
          talk.realtime.allowAnyModel = true\n\

@@ -151,7 +151,7 @@ pub(crate) fn run(workspace: &Workspace, binary: &Path, corpus: &Path) -> Result
 }
 
 /// Waits until no descriptor of any session is left.
-fn back_to(relay: &Relay, idle: Option<usize>) -> Result<()> {
+pub(crate) fn back_to(relay: &Relay, idle: Option<usize>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while relay.descriptors() > idle {
         if Instant::now() > deadline {

@@ -8,24 +8,26 @@ mod autobahn;
 mod echo;
 mod frames;
 mod handshakes;
+mod network;
 mod peers;
 mod relay;
 mod talkline;
 mod upstream;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use crate::provision::Unavailable;
 use crate::report::Tally;
 use crate::sdk;
 use crate::test::{Outcome, Verdict};
-use crate::workspace::Workspace;
+use crate::workspace::{RunsIn, Workspace};
 
 pub(crate) use autobahn::Runner;
 
-const SUITES: &str = "--frames FILE, --handshakes FILE, --autobahn, --wstest";
+const SUITES: &str = "--frames FILE, --handshakes FILE, --autobahn, --wstest, --network";
 
 /// One suite, as it was asked for on the command line.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +35,7 @@ enum Suite {
     Frames(PathBuf),
     Handshakes(PathBuf),
     Autobahn(Runner),
+    Network,
 }
 
 impl Suite {
@@ -49,6 +52,7 @@ impl Suite {
                 "--handshakes" => Suite::Handshakes(file()?),
                 "--autobahn" => Suite::Autobahn(Runner::Kosoku),
                 "--wstest" => Suite::Autobahn(Runner::Wstest),
+                "--network" => Suite::Network,
                 other => bail!("`{other}` is no suite: {SUITES}"),
             });
         }
@@ -80,6 +84,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
                 );
             }
             Suite::Autobahn(runner) => autobahn(workspace, runner, &mut outcome),
+            Suite::Network => network(workspace, &mut outcome),
         }
     }
     println!("{}", outcome.tally);
@@ -96,6 +101,31 @@ pub(crate) fn autobahn(workspace: &Workspace, runner: Runner, outcome: &mut Outc
         Err(error) => outcome.broke("cargo build", &error),
     }
 }
+
+/// Lost packets and partitions, where this machine lets one make them.
+pub(crate) fn network(workspace: &Workspace, outcome: &mut Outcome) {
+    let binary = match sdk::build(workspace) {
+        Ok(binary) => binary,
+        Err(error) => return outcome.broke("cargo build", &error),
+    };
+    match network::run(workspace, &binary) {
+        Ok(tally) => outcome.tally += tally,
+        Err(Unavailable::Missing(what)) if workspace.runs_in == RunsIn::Terminal => {
+            outcome.skipped("partitions and loss", &what);
+        }
+        Err(error) => outcome.broke("partitions and loss", &error.into()),
+    }
+}
+
+/// What [`network`] starts in its namespace.
+///
+/// # Errors
+/// When a case failed.
+pub(crate) fn network_inner(binary: &str, folder: &str) -> Result<()> {
+    network::inner(Path::new(binary), Path::new(folder))
+}
+
+pub(crate) use network::INNER as NETWORK_INNER;
 
 fn add(outcome: &mut Outcome, suite: &str, result: Result<Tally>) {
     match result {

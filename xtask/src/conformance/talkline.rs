@@ -36,6 +36,9 @@ impl Relay {
         let text = format!(
             "server.listen = \"127.0.0.1:0\"\n\
              clients.allowAnonymous = true\n\
+             limits.maxHandshakesPerSource = 1024\n\
+             limits.framesPerSecond = 0\n\
+             limits.bytesPerSecond = \"0KiB\"\n\
              talk.realtime.provider = \"custom\"\n\
              talk.realtime.allowAnyModel = true\n\
              talk.realtime.providers.custom.baseUrl = \"http://{upstream}/v1\"\n\
