@@ -207,6 +207,13 @@ impl Relay {
         assert!(sent.expect("kill runs").success());
     }
 
+    /// Open descriptors of the process.
+    pub fn descriptors(&self) -> usize {
+        let pid = self.child.id().expect("it runs");
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        open.expect("a system with /proc").count()
+    }
+
     pub async fn exit_status(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.child.wait())
             .await
@@ -393,6 +400,32 @@ impl RawSession {
         frames
     }
 
+    /// All frames to the end, or `None` if the last one was cut short. Pings and a close are answered.
+    pub async fn rest(&mut self) -> Option<Vec<RawFrame>> {
+        let mut frames = Vec::new();
+        loop {
+            while self
+                .header()
+                .is_some_and(|(header, length)| self.buffer.len() >= header + length)
+            {
+                let frame = self.frame().await.expect("it is whole");
+                let answer = match frame.opcode {
+                    9 => Some(10),
+                    8 => Some(8),
+                    _ => None,
+                };
+                if let Some(opcode) = answer {
+                    // Who has hung up meanwhile wants no answer.
+                    let _ = self.stream.write_all(&masked(opcode, &frame.payload)).await;
+                }
+                frames.push(frame);
+            }
+            if !self.fill().await {
+                return self.buffer.is_empty().then_some(frames);
+            }
+        }
+    }
+
     /// The next frame that is not a ping.
     pub async fn event(&mut self) -> RawFrame {
         loop {
@@ -404,18 +437,8 @@ impl RawSession {
     }
 
     pub async fn send(&mut self, opcode: u8, payload: &[u8]) {
-        assert!(payload.len() < 126);
-        let mask = [1, 2, 3, 4];
-        let mut frame = vec![0x80 | opcode, 0x80 | payload.len() as u8];
-        frame.extend_from_slice(&mask);
-        frame.extend(
-            payload
-                .iter()
-                .enumerate()
-                .map(|(at, byte)| byte ^ mask[at % 4]),
-        );
         self.stream
-            .write_all(&frame)
+            .write_all(&masked(opcode, payload))
             .await
             .expect("the frame is sent");
     }
@@ -440,4 +463,19 @@ impl RawSession {
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
         read.expect("the relay says something").unwrap_or(0) > 0
     }
+}
+
+/// A short frame of a client's.
+fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    assert!(payload.len() < 126);
+    let mask = [1, 2, 3, 4];
+    let mut frame = vec![0x80 | opcode, 0x80 | payload.len() as u8];
+    frame.extend_from_slice(&mask);
+    frame.extend(
+        payload
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| byte ^ mask[at % 4]),
+    );
+    frame
 }

@@ -13,6 +13,7 @@ mod admission;
 mod browsers;
 mod command_line;
 mod doctor;
+mod faults;
 mod identity;
 mod kit;
 mod limits;

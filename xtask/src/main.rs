@@ -10,11 +10,13 @@
     reason = "a command-line tool talks to its user on these"
 )]
 
+mod bench;
 mod browser;
 mod canary;
 mod ci;
 mod conformance;
 mod failures;
+mod nightly;
 mod process;
 mod provision;
 mod report;
@@ -37,10 +39,14 @@ usage: cargo xtask <command>
   test [--rust|--sdk|--browser]
                         every test; the last line is `N passed, N failed, N skipped`
   canary                secrets searched for in all that the processes let out
-  conformance           corpora of hostile bytes against the real binary:
-                        --handshakes FILE
+  conformance           hostile bytes against the real binary: --frames FILE, --handshakes FILE,
+                        --autobahn (the Autobahn cases by kosoku), --wstest (by the original),
+                        --network (loss and partitions, in a network namespace)
+  bench                 what relaying costs, beside HAProxy, nginx and others found here
+                        (--quick; --write puts the table into the documentation)
   failures              every failure as clients, log and doctor tell it, against snapshots
                         (TALKLINE_BLESS=1 rewrites them)
+  nightly               what takes long: soak (--minutes N), more seeds, fuzzing, Miri, wstest
   tidy                  the rules of the house: layers, manifests, links, lock files
 ";
 
@@ -54,9 +60,12 @@ fn main() -> ExitCode {
         ["test", "--rust"] => run(|workspace| test::run(workspace, Suites::Rust)),
         ["test", "--browser"] => run(|workspace| test::run(workspace, Suites::Browser)),
         ["test", "--sdk"] => run(|workspace| test::run(workspace, Suites::Sdk)),
+        ["bench", rest @ ..] => run(|workspace| bench::run(workspace, rest)),
         ["canary"] => run(canary::run),
+        [conformance::NETWORK_INNER, binary, folder] => conformance::network_inner(binary, folder),
         ["conformance", suites @ ..] => run(|workspace| conformance::run(workspace, suites)),
         ["failures"] => run(failures::run),
+        ["nightly", rest @ ..] => run(|workspace| nightly::run(workspace, rest)),
         ["tidy"] => run(tidy::run),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");

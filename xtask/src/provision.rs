@@ -82,6 +82,83 @@ pub(crate) fn python(
     Ok(folder)
 }
 
+/// A virtual environment of CPython 2.7 with exactly the packages of `lock`; returns its folder.
+///
+/// The original Autobahn suite runs on nothing newer. Versions and hashes are checked, but some of its
+/// packages exist as source only and are built here.
+///
+/// # Errors
+/// When there is no CPython 2.7 with pip, on the path or of pyenv, or a package cannot be installed.
+pub(crate) fn python2(
+    workspace: &Workspace,
+    name: &str,
+    lock: &Path,
+) -> Result<PathBuf, Unavailable> {
+    let python = python2_interpreter()?;
+    let python = python.to_string_lossy();
+    let version = process::first_line(&python, &["-c", "import sys; print(sys.version)"])?;
+    let virtualenv = lock.with_file_name("requirements-virtualenv2.lock");
+    let folder = tools(workspace).join(format!(
+        "{name}-{}",
+        fingerprint(&[lock, &virtualenv], &version.unwrap_or_default())?
+    ));
+    let install = |python: &Path, lock: &Path| {
+        let mut command = Command::new(python);
+        command
+            .args(["-m", "pip", "--quiet", "--disable-pip-version-check"])
+            .args(["install", "--require-hashes", "--requirement"])
+            .arg(lock)
+            // Old sources are built with the setuptools that the environment has.
+            .args(["--no-build-isolation", "--no-warn-script-location"])
+            .stderr(std::process::Stdio::null());
+        command
+    };
+    once(&folder, || {
+        let bootstrap = folder.join("bootstrap");
+        let environment = folder.join("environment");
+        let python = Path::new(python.as_ref());
+        process::run(install(python, &virtualenv).arg("--target").arg(&bootstrap))?;
+        process::run(
+            Command::new(python)
+                .args(["-m", "virtualenv", "--quiet", "--no-download"])
+                .arg(&environment)
+                .env("PYTHONPATH", &bootstrap),
+        )?;
+        process::run(&mut install(&environment.join("bin/python"), lock))
+    })?;
+    Ok(folder.join("environment"))
+}
+
+fn python2_interpreter() -> Result<PathBuf, Unavailable> {
+    let mut candidates = vec![PathBuf::from("python2.7")];
+    let pyenv = std::env::var_os("PYENV_ROOT").map(PathBuf::from);
+    let home = std::env::home_dir().map(|home| home.join(".pyenv"));
+    for root in [pyenv, home].into_iter().flatten() {
+        let versions = fs::read_dir(root.join("versions")).into_iter().flatten();
+        let of_two = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("2.7.")
+        };
+        let found = versions.flatten().map(|entry| entry.path()).filter(of_two);
+        candidates.extend(found.map(|version| version.join("bin/python2.7")));
+    }
+    candidates
+        .into_iter()
+        // pyenv's shims exist and fail for versions that are not selected.
+        .find(|path| {
+            matches!(
+                process::first_line(&path.to_string_lossy(), &["-m", "pip", "--version"]),
+                Ok(Some(_))
+            )
+        })
+        .ok_or_else(|| {
+            Unavailable::Missing(
+                "CPython 2.7 with pip not found: install it, for example by `pyenv install 2.7.18`"
+                    .to_owned(),
+            )
+        })
+}
+
 /// A folder with `node_modules` as `package-lock.json` of `source` states; returns it.
 ///
 /// # Errors

@@ -5,6 +5,8 @@
 //! protocol. Neither knows Talkline: the WebSocket framing here is a second, independent implementation, so that a
 //! fault of the relay's cannot hide behind the same fault in its tests.
 //!
+//! [`chaos`] is a bad network to put in front of anything that listens on loopback.
+//!
 //! [`identity`] has the fakes of Entra, managed identity, Key Vault and the Azure command lines.
 //!
 //! It never leaves the machine, calls no service, verifies no signature of a token that it is sent as a credential,
@@ -13,6 +15,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod caller;
+pub mod chaos;
 pub mod clips;
 pub mod identity;
 pub mod wav;

@@ -1,65 +1,137 @@
-//! Corpora of bytes that a relay must survive, thrown at the real binary.
+//! Protocol suites against the real binary.
 //!
-//! A corpus is a file of JSON lines, named on the command line: it need not be part of the
-//! repository. Each suite starts the relay in front of an upstream of its own ([`upstream`]) and
-//! compares what comes back with what the corpus expects.
+//! A corpus is a file of JSON lines, named on the command line: it need not be part of the repository.
+//! Each suite starts the product as a user would, with scripted peers, and judges what comes out of it
+//! on the wire.
 
+mod autobahn;
+mod echo;
+mod frames;
 mod handshakes;
+mod network;
+mod peers;
 mod relay;
+mod talkline;
 mod upstream;
+mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use crate::provision::Unavailable;
 use crate::report::Tally;
-use crate::workspace::Workspace;
+use crate::sdk;
+use crate::test::{Outcome, Verdict};
+use crate::workspace::{RunsIn, Workspace};
 
-/// What was asked for on the command line.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Asked {
-    handshakes: Option<PathBuf>,
+pub(crate) use autobahn::Runner;
+
+const SUITES: &str = "--frames FILE, --handshakes FILE, --autobahn, --wstest, --network";
+
+/// One suite, as it was asked for on the command line.
+#[derive(Debug, PartialEq, Eq)]
+enum Suite {
+    Frames(PathBuf),
+    Handshakes(PathBuf),
+    Autobahn(Runner),
+    Network,
 }
 
-impl Asked {
-    fn parse(arguments: &[&str]) -> Result<Asked> {
-        let mut asked = Asked::default();
+impl Suite {
+    fn parse(arguments: &[&str]) -> Result<Vec<Suite>> {
+        let mut suites = Vec::new();
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
-            let slot = match *argument {
-                "--handshakes" => &mut asked.handshakes,
-                other => bail!("`{other}` is no suite: --handshakes FILE"),
+            let mut file = || match arguments.next() {
+                Some(file) => Ok(PathBuf::from(file)),
+                None => bail!("{argument} takes a file"),
             };
-            let Some(file) = arguments.next() else {
-                bail!("{argument} takes a file");
-            };
-            *slot = Some(PathBuf::from(file));
+            suites.push(match *argument {
+                "--frames" => Suite::Frames(file()?),
+                "--handshakes" => Suite::Handshakes(file()?),
+                "--autobahn" => Suite::Autobahn(Runner::Kosoku),
+                "--wstest" => Suite::Autobahn(Runner::Wstest),
+                "--network" => Suite::Network,
+                other => bail!("`{other}` is no suite: {SUITES}"),
+            });
         }
-        if asked == Asked::default() {
-            bail!("name a suite: --handshakes FILE");
+        if suites.is_empty() {
+            bail!("name a suite: {SUITES}");
         }
-        Ok(asked)
+        Ok(suites)
     }
 }
 
-/// `cargo xtask conformance`: runs the suites that are named.
+/// `cargo xtask conformance`: runs the suites that are named; the last line is their sum.
 ///
 /// # Errors
 /// When a case ended in another way than its corpus expects, or a suite could not run.
 pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
-    let asked = Asked::parse(arguments)?;
-    let mut tally = Tally::default();
-    if let Some(corpus) = &asked.handshakes {
-        tally += handshakes::run(workspace, corpus)?;
+    let mut outcome = Outcome::default();
+    for suite in Suite::parse(arguments)? {
+        match suite {
+            Suite::Frames(corpus) => {
+                let found = sdk::build(workspace)
+                    .and_then(|binary| frames::run(workspace, &binary, &corpus));
+                add(&mut outcome, "frames", found);
+            }
+            Suite::Handshakes(corpus) => {
+                add(
+                    &mut outcome,
+                    "handshakes",
+                    handshakes::run(workspace, &corpus),
+                );
+            }
+            Suite::Autobahn(runner) => autobahn(workspace, runner, &mut outcome),
+            Suite::Network => network(workspace, &mut outcome),
+        }
     }
-    println!("{tally}");
-    if tally.failed > 0 {
-        bail!("{} cases failed", tally.failed);
+    println!("{}", outcome.tally);
+    match outcome.verdict(workspace.runs_in) {
+        Verdict::Passed => Ok(()),
+        Verdict::Failed(reason) => bail!(reason),
     }
-    if tally.passed == 0 {
-        bail!("no case ran");
+}
+
+/// The Autobahn cases in both directions.
+pub(crate) fn autobahn(workspace: &Workspace, runner: Runner, outcome: &mut Outcome) {
+    match sdk::build(workspace) {
+        Ok(binary) => autobahn::add(workspace, &binary, runner, outcome),
+        Err(error) => outcome.broke("cargo build", &error),
     }
-    Ok(())
+}
+
+/// Lost packets and partitions, where this machine lets one make them.
+pub(crate) fn network(workspace: &Workspace, outcome: &mut Outcome) {
+    let binary = match sdk::build(workspace) {
+        Ok(binary) => binary,
+        Err(error) => return outcome.broke("cargo build", &error),
+    };
+    match network::run(workspace, &binary) {
+        Ok(tally) => outcome.tally += tally,
+        Err(Unavailable::Missing(what)) if workspace.runs_in == RunsIn::Terminal => {
+            outcome.skipped("partitions and loss", &what);
+        }
+        Err(error) => outcome.broke("partitions and loss", &error.into()),
+    }
+}
+
+/// What [`network`] starts in its namespace.
+///
+/// # Errors
+/// When a case failed.
+pub(crate) fn network_inner(binary: &str, folder: &str) -> Result<()> {
+    network::inner(Path::new(binary), Path::new(folder))
+}
+
+pub(crate) use network::INNER as NETWORK_INNER;
+
+fn add(outcome: &mut Outcome, suite: &str, result: Result<Tally>) {
+    match result {
+        Ok(tally) => outcome.tally += tally,
+        Err(error) => outcome.broke(suite, &error),
+    }
 }
 
 #[cfg(test)]
@@ -68,10 +140,11 @@ mod tests {
 
     #[test]
     fn suites_are_named_with_their_files() {
-        let asked = Asked::parse(&["--handshakes", "h.jsonl"]).unwrap();
-        assert_eq!(asked.handshakes, Some(PathBuf::from("h.jsonl")));
-        for wrong in [&[][..], &["--handshakes"], &["h.jsonl"]] {
-            assert!(Asked::parse(wrong).is_err(), "{wrong:?}");
+        let suites = Suite::parse(&["--handshakes", "h.jsonl", "--autobahn"]).unwrap();
+        let handshakes = Suite::Handshakes(PathBuf::from("h.jsonl"));
+        assert_eq!(suites, [handshakes, Suite::Autobahn(Runner::Kosoku)]);
+        for wrong in [&[][..], &["--handshakes"], &["h.jsonl"], &["--frames"]] {
+            assert!(Suite::parse(wrong).is_err(), "{wrong:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod bench;
+mod chaos;
 mod identity;
 mod misbehaviours;
 mod refusals;

@@ -1,0 +1,4 @@
+//! The relay in a simulated network.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+mod twin;
