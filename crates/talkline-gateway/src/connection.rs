@@ -291,17 +291,18 @@ async fn upgrade(
         .as_ref()
         .and_then(|token| token.grant.session.as_deref());
     let policy = rules::policy(&client, settings, shared)?;
-    if let Some(token) = &token {
-        shared.gate.use_token(token, attempt, shared).await?;
-    }
-    // Strangers are few at a time; whoever was let in counts as a session.
-    lock(slot).entry = None;
     if lifecycle != Lifecycle::Serving {
         return busy(&Diagnosis::relay_shutting_down(), shared.refusals);
     }
     let Ok(permit) = Arc::clone(&shared.sessions).try_acquire_owned() else {
         return busy(&Diagnosis::relay_full(), shared.refusals);
     };
+    // Not before: a relay without room must not cost a client its token.
+    if let Some(token) = &token {
+        shared.gate.use_token(token, attempt, shared).await?;
+    }
+    // Strangers are few at a time; whoever was let in counts as a session.
+    lock(slot).entry = None;
 
     let mut labels = SessionLabels::new(&client, &ask);
     let revocations = shared.revocations.subscribe();
