@@ -142,6 +142,15 @@ fn refused_token(refusal: TokenRefusal) -> HttpRefusal {
     unauthorised(refusal.status(), refusal.code(), refusal.to_string())
 }
 
+pub(crate) fn too_many_failures(refusal: &TooManyFailures) -> HttpRefusal {
+    HttpRefusal::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        TooManyFailures::CODE,
+        refusal.to_string(),
+    )
+    .with_retry_after(refusal.retry_after)
+}
+
 /// 401 names the scheme that is spoken (RFC 9110 section 15.5.2).
 pub(crate) fn unauthorised(status: u16, code: &'static str, message: String) -> HttpRefusal {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
@@ -268,14 +277,7 @@ impl Gate {
     pub(crate) fn attempt(&self, source: Source) -> Result<Attempt, HttpRefusal> {
         self.failures
             .attempt(source, Instant::now())
-            .map_err(|refusal| {
-                HttpRefusal::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    TooManyFailures::CODE,
-                    refusal.to_string(),
-                )
-                .with_retry_after(refusal.retry_after)
-            })
+            .map_err(|refusal| too_many_failures(&refusal))
     }
 
     /// Counts a failure.

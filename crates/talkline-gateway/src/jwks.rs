@@ -205,3 +205,6 @@ fn is_loopback(host: &str) -> bool {
     host.parse::<std::net::IpAddr>()
         .is_ok_and(|address| address.is_loopback())
 }
+
+#[cfg(test)]
+mod tests;

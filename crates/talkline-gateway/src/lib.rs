@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+pub mod callee;
 mod connection;
 mod dial;
 pub mod doctor;
@@ -35,9 +36,11 @@ mod proxies;
 mod reach;
 mod refusal;
 mod report;
+mod rules;
 mod server;
 pub mod tls;
 mod tokens;
+mod ui;
 
 pub use dial::ResolveOverride;
 pub use keys::KeyReader;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::scratch::SCRATCH_BYTES;
 
 /// Bytes that are read at a time once memory runs short.
-const SHORT_READ_BYTES: usize = 4 << 10;
+pub(crate) const SHORT_READ_BYTES: usize = 4 << 10;
 
 /// A bound on the bytes that wait, over all sessions that share it: those that a slow peer has not taken
 /// yet, and those of messages that are held to be inspected.

@@ -160,6 +160,13 @@ impl Inlet {
         !self.deaf && !self.scanner.is_at_frame_boundary()
     }
 
+    /// Whether part of a message waits for the guard to judge it.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.watched
+            .as_ref()
+            .is_some_and(|watched| watched.is_holding_any())
+    }
+
     /// No more frames will be read: drops what is held.
     pub(crate) fn stop_listening(&mut self, outlet: &mut Outlet) {
         self.deaf = true;

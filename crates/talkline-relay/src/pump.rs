@@ -9,7 +9,7 @@ use talkline_session::{Action, Lost, Session, Side, Stop};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
-use crate::budget::{Budget, Lease};
+use crate::budget::{Budget, Lease, SHORT_READ_BYTES};
 use crate::inlet::{Exit, Inlet, Scene};
 use crate::outlet::{Drained, Outlet};
 use crate::scratch::with_scratch;
@@ -30,6 +30,8 @@ struct End<S> {
     outlet: Outlet,
     /// Not read for want of memory.
     is_starved: bool,
+    /// Not read because of the events that wait for it.
+    is_crowded: bool,
 }
 
 /// See the [module documentation](self).
@@ -223,6 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
             inlet: Inlet::new(side, leg.early, session, masking, budget.clone()),
             outlet: Outlet::new(side, Lease::new(budget.clone())),
             is_starved: false,
+            is_crowded: false,
         }
     }
 
@@ -301,10 +304,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
             return usize::MAX;
         }
         // Events of the relay's own wait for the client alone, and it is the client that causes them.
-        if peer.outlet.is_blocked() || self.outlet.is_crowded() {
+        if peer.outlet.is_blocked() {
             return 0;
         }
-        let room = peer.outlet.readable();
+        self.is_crowded = self.outlet.is_crowded();
+        if self.is_crowded {
+            return 0;
+        }
+        let room = match peer.outlet.readable() {
+            // Who holds on to memory has to go on, or be refused, before others can.
+            0 if self.inlet.is_holding() => SHORT_READ_BYTES,
+            room => room,
+        };
         self.is_starved = room == 0;
         room.min(session.readable(self.side(), now))
     }
@@ -329,12 +340,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
     }
 
     fn drain(&mut self, cx: &mut Context<'_>, session: &mut Session, now: Instant) -> Turn {
-        let was_blocked = self.outlet.is_blocked() || self.outlet.is_crowded();
+        let was_blocked = self.outlet.is_blocked();
         let drained = self.outlet.drain(cx, &mut self.io);
         if self.outlet.take_ping_sent() {
             session.on_ping_sent(self.side(), now);
         }
-        let unblocked = was_blocked && drained == Drained::Empty && !self.outlet.is_crowded();
+        let unblocked = was_blocked && drained == Drained::Empty;
+        let has_room = std::mem::take(&mut self.is_crowded) && !self.outlet.is_crowded();
+        self.is_crowded = self.outlet.is_crowded();
         if self.outlet.take_progressed() {
             session.on_write_progress(self.side(), now);
         }
@@ -346,7 +359,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
         // The direction that feeds this leg may go on. A leg whose stream broke is read to its end, for
         // a close frame may stand there, and given up then.
         let broke = self.outlet.is_broken() && !self.inlet.ended && !self.inlet.paused;
-        if unblocked || broke {
+        if unblocked || has_room || broke {
             Turn::Continues
         } else {
             Turn::Waits

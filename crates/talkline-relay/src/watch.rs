@@ -168,7 +168,6 @@ impl Watched {
             }
             end = part.start;
         }
-        // The loop runs from the last frame, and `end` leaves the length with it.
         change
     }
 

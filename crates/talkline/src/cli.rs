@@ -13,6 +13,8 @@ Examples:
       Run from the environment alone.
   talkline check --config talkline.toml
       Find every mistake in a configuration without opening a socket.
+  TALKLINE_CLIENT_KEY=… talkline talk --wav question.wav --save reply.wav
+      Hold one spoken turn with the relay on this machine.
   talkline doctor --config talkline.toml
       Try the configuration out: DNS, TCP, TLS, credential, upgrade, session.
 
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     Doctor(DoctorArguments),
     /// Hold one spoken turn through a simulator and the relay, then keep both running.
     Demo(DemoArguments),
+    /// Hold one turn with a relay, Azure or OpenAI: a recording or a text in, captions, audio and latencies out.
+    Talk(TalkArguments),
     /// Run the simulator of Azure's Realtime endpoint alone.
     Sim(SimArguments),
     /// Make, read or revoke the tokens that browsers hold in place of a client key.
@@ -265,6 +269,70 @@ pub(crate) struct DemoArguments {
     /// Save the reply as a WAV file.
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
+}
+
+const TALK_EXAMPLES: &str = "\
+Examples:
+  TALKLINE_CLIENT_KEY=… talkline talk
+      Ask the relay on this machine the bundled question.
+  TALKLINE_CLIENT_KEY=… talkline talk --url wss://relay.example --model voice --wav ask.wav --save reply.wav
+      Speak a recording, and keep the reply.
+  AZURE_OPENAI_API_KEY=… talkline talk --url https://<resource>.openai.azure.com --model <deployment>
+      Try an Azure deployment without a relay; GA, since no api-version is named.
+  AZURE_OPENAI_API_KEY=… talkline talk \\
+      --url 'https://<resource>.openai.azure.com/openai/realtime?api-version=<version>' --model <deployment>
+      The same with the preview API.
+  OPENAI_API_KEY=… talkline talk --url https://api.openai.com --model gpt-realtime --text 'Are you there?'
+      Ask OpenAI in writing.
+
+Exit codes:
+  0  a whole turn       2  wrong usage, no key, or an unreadable recording
+  1  a failed turn     69  nobody could be reached, or nothing came in time
+                       77  the key was refused";
+
+#[derive(Debug, Args)]
+#[command(after_help = TALK_EXAMPLES)]
+pub(crate) struct TalkArguments {
+    /// Whom to call: ws, wss, http or https. What is missing of the path is completed: /openai/v1/realtime for an
+    /// Azure host, /v1/realtime for any other.
+    #[arg(long, default_value = "ws://localhost:8080", value_name = "URL")]
+    pub(crate) url: String,
+    /// The model, or on Azure the deployment; a relay may do without.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// Speak this recording: WAV, 16-bit PCM, any rate and up to 8 channels. Without it and --text, the bundled
+    /// question.
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    pub(crate) wav: Option<PathBuf>,
+    /// Ask in writing.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) text: Option<String>,
+    /// The variable that holds the key. Defaults to AZURE_OPENAI_API_KEY for an Azure host, OPENAI_API_KEY for
+    /// OpenAI's, TALKLINE_CLIENT_KEY for any other.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key_env: Option<String>,
+    /// Save the reply's audio as a WAV file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// Instructions for the model.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) instructions: Option<String>,
+    /// The model that transcribes the question, on Azure the name of its deployment; `none` for no transcript. The
+    /// turn goes on without one.
+    #[arg(long, default_value = "gpt-4o-mini-transcribe", value_name = "NAME")]
+    pub(crate) transcription_model: String,
+    /// Trust this certificate authority in the place of the system's, as for a relay with --tls-dev.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Let the key go to another machine in plain text.
+    #[arg(long)]
+    pub(crate) allow_insecure: bool,
+    /// Longest time for the whole turn.
+    #[arg(long, default_value_t = 180, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) timeout: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -16,7 +16,9 @@ mod logs;
 mod output;
 mod run;
 mod sim;
+mod talk;
 mod token;
+mod transcript;
 #[cfg(feature = "key-vault")]
 mod vault;
 #[cfg(not(feature = "key-vault"))]
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
+        Command::Talk(arguments) => talk::talk(&arguments),
         Command::Sim(arguments) => sim::sim(&arguments),
         Command::Token(TokenCommand::Create(arguments)) => token::create(&arguments),
         Command::Token(TokenCommand::Inspect(arguments)) => token::inspect(&arguments),

@@ -8,6 +8,7 @@ mod confinement;
 mod endpoint;
 mod guides;
 mod identity;
+mod policies;
 mod properties;
 mod reference;
 mod sound;

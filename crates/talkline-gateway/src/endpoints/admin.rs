@@ -15,8 +15,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Deserialize;
 use serde_json::json;
 use talkline_auth::{
-    ClientKey, ClientKeys, Lookup, PresentedKey, REVOCATION_MAX, Revocation, Secret, Source,
-    StoreError, TokenId,
+    ClientKey, ClientKeys, FailureLimiter, FailureRules, Lookup, PresentedKey, REVOCATION_MAX,
+    Revocation, Secret, Source, StoreError, TokenId,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 
 use super::{body, json};
 use crate::{
-    admit::{fields, is_loopback_name},
+    admit::{fields, is_loopback_name, too_many_failures},
     connection::{self, Lifecycle},
     head::{HeadError, Rewound, read_head},
     refusal::HttpRefusal,
@@ -47,6 +47,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Admin {
     /// Holds the admin key alone; empty when there is none.
     keys: ClientKeys,
+    /// Of its own: whoever guesses at clients' keys from the operators' address must not keep them
+    /// from taking access away.
+    failures: FailureLimiter,
     /// Whether it is bound to loopback, where a rebound DNS name leads as well.
     on_loopback: bool,
 }
@@ -56,6 +59,7 @@ impl Admin {
         let key = |secret: &Secret| ClientKey::unrestricted("admin", secret.clone());
         Self {
             keys: ClientKeys::new(config.key.iter().map(key).collect()),
+            failures: FailureLimiter::new(FailureRules::default()),
             on_loopback: config.listen.ip().is_loopback(),
         }
     }
@@ -237,7 +241,7 @@ async fn revoke(
             "nothing can be revoked without an admin key; the operator configures admin.key",
         ));
     }
-    authenticate(&request, peer, admin, shared)?;
+    authenticate(&request, peer, admin)?;
     let (parts, body) = request.into_parts();
     let deadline = Instant::now() + REQUEST_TIME_MAX;
     let asked: RevokeRequest = body::read(&parts.headers, body, deadline).await?;
@@ -267,19 +271,22 @@ async fn revoke(
     ))
 }
 
-/// The admin key, behind the same limiter of failures that clients meet.
+/// The admin key, behind a limiter of failures as clients have one.
 fn authenticate<B>(
     request: &Request<B>,
     peer: SocketAddr,
     admin: &Admin,
-    shared: &Shared,
 ) -> Result<(), HttpRefusal> {
-    let attempt = shared.gate.attempt(Source::of(peer.ip()))?;
+    let now = std::time::Instant::now();
+    let attempt = admin
+        .failures
+        .attempt(Source::of(peer.ip()), now)
+        .map_err(|refusal| too_many_failures(&refusal))?;
     let presented = PresentedKey::find(fields(request.headers()), request.uri().query());
     match presented.and_then(|key| admin.keys.look_up(key.as_ref())) {
         Ok(Lookup::Admitted(_)) => Ok(()),
         Ok(_) | Err(_) => {
-            shared.gate.failed(attempt);
+            admin.failures.failed(attempt, now);
             Err(HttpRefusal::new(
                 StatusCode::UNAUTHORIZED,
                 "admin_key_wrong",
