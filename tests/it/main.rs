@@ -10,12 +10,16 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod admission;
+mod browsers;
 mod command_line;
 mod doctor;
 mod identity;
 mod kit;
+mod limits;
 mod recording;
 mod refusals;
 mod shutdown;
+mod talk;
+mod tokens;
 mod trap;
 mod turns;

@@ -10,6 +10,7 @@
     reason = "a command-line tool talks to its user on these"
 )]
 
+mod browser;
 mod canary;
 mod ci;
 mod conformance;
@@ -33,7 +34,8 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   ci [--fail-fast]      everything that must hold before a change lands
-  test [--rust|--sdk]   every test; the last line is `N passed, N failed, N skipped`
+  test [--rust|--sdk|--browser]
+                        every test; the last line is `N passed, N failed, N skipped`
   canary                secrets searched for in all that the processes let out
   conformance           corpora of hostile bytes against the real binary:
                         --handshakes FILE
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         ["ci", "--fail-fast"] => run(|workspace| ci::run(workspace, ci::OnFailure::Stop)),
         ["test"] => run(|workspace| test::run(workspace, Suites::All)),
         ["test", "--rust"] => run(|workspace| test::run(workspace, Suites::Rust)),
+        ["test", "--browser"] => run(|workspace| test::run(workspace, Suites::Browser)),
         ["test", "--sdk"] => run(|workspace| test::run(workspace, Suites::Sdk)),
         ["canary"] => run(canary::run),
         ["conformance", suites @ ..] => run(|workspace| conformance::run(workspace, suites)),

@@ -37,7 +37,12 @@ pub(crate) fn run(workspace: &Workspace, outcome: &mut Outcome) {
     );
 }
 
-fn add(suite: &str, result: Result<Tally, Unavailable>, runs_in: RunsIn, outcome: &mut Outcome) {
+pub(crate) fn add(
+    suite: &str,
+    result: Result<Tally, Unavailable>,
+    runs_in: RunsIn,
+    outcome: &mut Outcome,
+) {
     match result {
         Ok(tally) => outcome.tally += tally,
         Err(Unavailable::Missing(what)) if runs_in == RunsIn::Terminal => {
@@ -88,8 +93,13 @@ fn python(workspace: &Workspace, talkline: &Path) -> Result<Tally, Unavailable> 
         .arg(&report)
         .arg(&source)
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("TALKLINE_BIN", talkline)
+        .env(
+            "TALKLINE_ASSETS",
+            workspace.root.join("crates/talkline-sim/assets"),
+        )
         .current_dir(&source);
-    Ok(run_and_count(workspace, talkline, &mut command, &report)?)
+    Ok(run_and_count(&mut command, &report)?)
 }
 
 fn node(workspace: &Workspace, talkline: &Path) -> Result<Tally, Unavailable> {
@@ -99,10 +109,26 @@ fn node(workspace: &Workspace, talkline: &Path) -> Result<Tally, Unavailable> {
     // file, and `node_modules` has no place in the source tree.
     let copy = tools.join("tests");
     copy_tests(&source, &copy)?;
-    let report = report_file(workspace, "node")?;
+    let assets = workspace.root.join("crates/talkline-sim/assets");
+    Ok(node_tests(workspace, "node", &copy, |command| {
+        command
+            .args(["--test-concurrency", "2"])
+            .env("TALKLINE_BIN", talkline)
+            .env("TALKLINE_ASSETS", assets)
+    })?)
+}
+
+/// Runs the `*.test.mjs` of a folder; `with` adds what they need.
+pub(crate) fn node_tests(
+    workspace: &Workspace,
+    name: &str,
+    folder: &Path,
+    with: impl FnOnce(&mut Command) -> &mut Command,
+) -> Result<Tally> {
+    let report = report_file(workspace, name)?;
     let mut command = Command::new("node");
-    command
-        .args(["--test", "--test-concurrency", "2"])
+    command.arg("--test");
+    with(&mut command)
         .args([
             "--test-reporter",
             "spec",
@@ -111,21 +137,12 @@ fn node(workspace: &Workspace, talkline: &Path) -> Result<Tally, Unavailable> {
         ])
         .args(["--test-reporter", "junit", "--test-reporter-destination"])
         .arg(&report)
-        .args(test_files(&copy)?)
-        .current_dir(&copy);
-    Ok(run_and_count(workspace, talkline, &mut command, &report)?)
+        .args(test_files(folder)?)
+        .current_dir(folder);
+    run_and_count(&mut command, &report)
 }
 
-fn run_and_count(
-    workspace: &Workspace,
-    talkline: &Path,
-    command: &mut Command,
-    report: &Path,
-) -> Result<Tally> {
-    command.env("TALKLINE_BIN", talkline).env(
-        "TALKLINE_ASSETS",
-        workspace.root.join("crates/talkline-sim/assets"),
-    );
+fn run_and_count(command: &mut Command, report: &Path) -> Result<Tally> {
     println!("running {}", process::words(command));
     let status = process::status_within(command, RUNNER_TIME_MAX)?;
     let xml = fs::read_to_string(report)
@@ -144,7 +161,7 @@ fn report_file(workspace: &Workspace, name: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn copy_tests(source: &Path, copy: &Path) -> Result<()> {
+pub(crate) fn copy_tests(source: &Path, copy: &Path) -> Result<()> {
     if copy.exists() {
         fs::remove_dir_all(copy)?;
     }

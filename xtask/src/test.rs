@@ -1,4 +1,4 @@
-//! Everything a user would want proved: Rust tests, then the real client packages, then failures.
+//! Everything a user would want proved: Rust tests, the real client packages, the Talk page, then failures.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::report::{self, Tally};
 use crate::workspace::{RunsIn, Workspace};
-use crate::{failures, process, sdk};
+use crate::{browser, failures, process, sdk};
 
 /// Which suites to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,7 @@ pub(crate) enum Suites {
     All,
     Rust,
     Sdk,
+    Browser,
 }
 
 /// What all runners together said.
@@ -80,14 +81,17 @@ pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
 /// As [`run`], without the last line.
 pub(crate) fn outcome(workspace: &Workspace, suites: Suites) -> Outcome {
     let mut outcome = Outcome::default();
-    if suites != Suites::Sdk {
+    if matches!(suites, Suites::All | Suites::Rust) {
         match rust(workspace) {
             Ok(tally) => outcome.tally += tally,
             Err(error) => outcome.broke("cargo test", &error),
         }
     }
-    if suites != Suites::Rust {
+    if matches!(suites, Suites::All | Suites::Sdk) {
         sdk::run(workspace, &mut outcome);
+    }
+    if matches!(suites, Suites::All | Suites::Browser) {
+        browser::add(workspace, &mut outcome);
     }
     if suites == Suites::All {
         failures::add(workspace, &mut outcome);

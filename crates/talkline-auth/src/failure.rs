@@ -22,7 +22,7 @@ pub struct FailureRules {
     /// The window, counted from a source's first failure. Defaults to 60 seconds.
     pub window: Duration,
     /// Sources that are remembered. With more, the one whose window ends first is forgotten.
-    /// Defaults to 65,536, which take about 5 MB.
+    /// Defaults to 65,536.
     pub sources_max: usize,
 }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use ipnet::IpNet;
 use talkline_auth::{ClientKeys, FailureRules, RingKey, Secret};
 
-use crate::{Identity, Routes, VaultIdentity, WatchedKey};
+use crate::{Identity, Policies, Routes, VaultIdentity, WatchedKey};
 
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct Config {
     pub server: Server,
     /// Who may open a session.
     pub clients: Clients,
+    /// The Talk page.
+    pub ui: Ui,
     /// How browsers' tokens are made.
     pub tokens: Tokens,
     /// The listener for operators, where there is one.
@@ -22,6 +24,8 @@ pub struct Config {
     pub routes: Routes,
     /// How a browser or app is told to reach Talk.
     pub transport: Transport,
+    /// What sessions may say, by the names that clients' identities have for it.
+    pub policies: Policies,
     /// Every bound.
     pub limits: Limits,
     /// The Entra identities of Azure providers, each with the cell that its tokens are put in.
@@ -89,6 +93,13 @@ pub struct Clients {
     pub keys: ClientKeys,
     /// Whether a client without a key is let in. True only with a loopback `listen`.
     pub allow_anonymous: bool,
+}
+
+/// `ui.*`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ui {
+    /// Whether the Talk page is served, at `/talk/`.
+    pub enabled: bool,
 }
 
 /// How browsers' tokens (`ek_…`) are made.

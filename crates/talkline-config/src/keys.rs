@@ -210,6 +210,15 @@ const BUDGET: Kind = Kind::Count {
     max: 1_000_000_000_000,
 };
 
+/// Tokens of one response.
+const RESPONSE_TOKENS: Kind = Kind::Count {
+    min: 1,
+    max: 1_000_000,
+};
+const MODES: &[&str] = &["pinned", "transparent"];
+const ON_VIOLATION: &[&str] = &["rewrite", "refuse"];
+const TRACING: &[&str] = &["off", "auto"];
+
 /// Every key, in the order of the reference page.
 pub(crate) const KEYS: &[KeySpec] = &[
     key("talk.realtime.provider", Kind::Text),
@@ -236,6 +245,12 @@ pub(crate) const KEYS: &[KeySpec] = &[
         variables: &["AZURE_OPENAI_API_VERSION"],
         flag: None,
     },
+    key(
+        "talk.realtime.providers.*.azureTranscriptionDeployments.*",
+        Kind::Text,
+    ),
+    key("talk.realtime.providers.*.azureDropTracing", Kind::Bool),
+    key("talk.realtime.providers.*.azureMapSessionModel", Kind::Bool),
     KeySpec {
         path: "talk.realtime.providers.*.baseUrl",
         kind: Kind::Url,
@@ -369,6 +384,7 @@ pub(crate) const KEYS: &[KeySpec] = &[
     },
     key("tokens.audience", Kind::Text),
     key("tokens.lifetime", seconds(1, 600)),
+    key("ui.enabled", Kind::Bool),
     key(
         "limits.maxSessions",
         Kind::Count {
@@ -443,6 +459,27 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("limits.clientReceiveBuffer", SOCKET_BUFFER),
     key("limits.upstreamSendBuffer", SOCKET_BUFFER),
     key("limits.upstreamReceiveBuffer", SOCKET_BUFFER),
+    key("policies.*.mode", Kind::Choice(MODES)),
+    key("policies.*.onViolation", Kind::Choice(ON_VIOLATION)),
+    key("policies.*.instructions", Kind::Text),
+    key("policies.*.instructionsFile", Kind::Text),
+    key("policies.*.voice", Kind::Text),
+    key("policies.*.voices", Kind::TextList),
+    key("policies.*.tools", Kind::Text),
+    key("policies.*.toolsFile", Kind::Text),
+    key("policies.*.toolNames", Kind::TextList),
+    key("policies.*.model", Kind::Text),
+    key("policies.*.models", Kind::TextList),
+    key("policies.*.transcriptionModel", Kind::Text),
+    key("policies.*.transcriptionModels", Kind::TextList),
+    key("policies.*.maxOutputTokens", RESPONSE_TOKENS),
+    key("policies.*.lockMaxOutputTokens", Kind::Bool),
+    key("policies.*.tracing", Kind::Choice(TRACING)),
+    key("policies.*.mcpServers", Kind::TextList),
+    key("policies.*.events", Kind::TextList),
+    key("policies.*.outOfBandResponses", Kind::Bool),
+    key("policies.*.hideInstructions", Kind::Bool),
+    key("policies.*.hideTools", Kind::Bool),
     key("allowPlaintextSecrets", Kind::Bool),
 ];
 

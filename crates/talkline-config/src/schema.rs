@@ -26,9 +26,13 @@ struct Configuration {
     talk: Option<Talk>,
     server: Option<Server>,
     clients: Option<Clients>,
+    ui: Option<Ui>,
     tokens: Option<Tokens>,
     admin: Option<Admin>,
     limits: Option<Limits>,
+    /// What sessions may say, by name; clients have one by `clients.access.<name>.policy` or
+    /// `clients.defaults.policy`.
+    policies: Option<BTreeMap<String, Policy>>,
     /// Accepts a key that stands in the file itself, with a warning. For a developer's own
     /// machine.
     allow_plaintext_secrets: Option<bool>,
@@ -88,6 +92,14 @@ struct Provider {
     /// Api-version of the preview path. Without it the GA path is used, which has none.
     #[schemars(regex(pattern = r"^\d{4}-\d{2}-\d{2}(-preview)?$"))]
     azure_api_version: Option<String>,
+    /// Model that a client asks for to transcribe its speech → name of the deployment: Azure knows
+    /// transcription models by their deployments alone.
+    azure_transcription_deployments: Option<BTreeMap<String, String>>,
+    /// Takes `tracing` out of session settings, which SDKs send by themselves and preview upstreams
+    /// refuse.
+    azure_drop_tracing: Option<bool>,
+    /// Puts the deployment's name in place of a client's name for the model in session settings.
+    azure_map_session_model: Option<bool>,
     /// Base URL before `/realtime`. For `custom` any host but Azure's and OpenAI's, for `openai`
     /// only `api.openai.com`, its regional hosts, and loopback for tests.
     base_url: Option<String>,
@@ -426,6 +438,91 @@ enum TokenKeys {
     One(SecretReference),
     List(Vec<SecretReference>),
     Named(BTreeMap<String, SecretReference>),
+}
+
+/// The Talk page.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Ui {
+    /// Serves a page at `/talk/` that talks to the relay from a browser. The page asks for a client
+    /// key unless anonymous clients are let in.
+    enabled: Option<bool>,
+}
+
+/// What a session may say: [policies](policy.md).
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Policy {
+    /// `transparent` looks at nothing; `pinned` holds every event of the client's against the rules.
+    /// Left out, it is `pinned`.
+    mode: Option<PolicyMode>,
+    /// What becomes of a setting that breaks a rule: `rewrite` sets it right and says nothing, `refuse`
+    /// answers the event with an `error` event. Left out, it is `rewrite`.
+    on_violation: Option<OnViolation>,
+    /// The instructions of the model. With them no prompt template, no system message and no
+    /// instructions of a single response pass either.
+    instructions: Option<String>,
+    /// Path of a file with the instructions.
+    instructions_file: Option<String>,
+    /// The voice.
+    voice: Option<String>,
+    /// The voices that clients may choose; the first is the one they start with.
+    voices: Option<Vec<String>>,
+    /// The tools of the model, as the JSON text of the list that the Realtime API takes.
+    tools: Option<String>,
+    /// Path of a file with that JSON text.
+    tools_file: Option<String>,
+    /// Names of the functions that clients may give the model.
+    tool_names: Option<Vec<String>>,
+    /// What `session.model` may be.
+    model: Option<String>,
+    /// What `session.model` may be, one of these.
+    models: Option<Vec<String>>,
+    /// The model that transcribes the client's speech, where it asks for that.
+    transcription_model: Option<String>,
+    /// The models that may transcribe the client's speech.
+    transcription_models: Option<Vec<String>>,
+    /// Most tokens of one response.
+    max_output_tokens: Option<u64>,
+    /// Holds clients to exactly `maxOutputTokens`.
+    lock_max_output_tokens: Option<bool>,
+    /// Whether the upstream keeps a trace of the session.
+    tracing: Option<PolicyTracing>,
+    /// MCP servers that tools may name: URLs, connector ids and tunnel ids, exactly as clients write
+    /// them; `*` allows any. Left out, none is allowed.
+    mcp_servers: Option<Vec<String>>,
+    /// Types of the events that clients may send; `default` stands for those of the
+    /// [default list](policy.md#events), `*` for any. Left out, it is the default list.
+    events: Option<Vec<String>>,
+    /// Whether `response.create` may have an `input` of its own or stand outside the conversation.
+    /// Left out, it is `false`.
+    out_of_band_responses: Option<bool>,
+    /// Blanks the instructions in what the client is shown. Left out, it is `true` where the policy has
+    /// instructions.
+    hide_instructions: Option<bool>,
+    /// Blanks the tools in what the client is shown. Left out, it is `true` where the policy has tools.
+    hide_tools: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum PolicyMode {
+    Pinned,
+    Transparent,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum OnViolation {
+    Rewrite,
+    Refuse,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum PolicyTracing {
+    Off,
+    Auto,
 }
 
 /// Every bound.

@@ -136,6 +136,8 @@ impl Check<'_> {
                 }
                 _ => (self.used)(id),
             },
+            // OpenClaw's own user interface has settings of this name.
+            ["ui", key] => *key == "enabled",
             ["talk", "realtime", "providers", _, key] => !keys::OPENCLAW_PROVIDER.contains(key),
             _ => true,
         }
@@ -167,6 +169,7 @@ fn near(top: &str) -> bool {
         "clients",
         "tokens",
         "limits",
+        "policies",
         "allowPlaintextSecrets",
     ]
     .iter()

@@ -23,7 +23,7 @@ use talkline_auth::Sealed;
 pub use claims::{PrincipalKind, TokenClaims};
 pub use identity::IdentityFailure;
 pub use incident::{Incident, IncidentKind, UpstreamLoss};
-pub use reference::errors_reference;
+pub use reference::{errors_module, errors_reference};
 pub use refusal::{HandshakeFault, Phase, Refusal, TcpFault, TlsFault, UpstreamAnswer};
 
 use crate::{Intent, Upstream};
@@ -33,6 +33,9 @@ use table::Row;
 /// The page that explains every code, one anchor each: the `type` of a problem document is a URI
 /// reference to it, relative to the root of this repository.
 pub const ERRORS_PAGE: &str = "docs/reference/errors.md";
+
+/// The same for the Talk page, as a JavaScript module.
+pub const ERRORS_MODULE: &str = "ui/page/diagnoses.js";
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

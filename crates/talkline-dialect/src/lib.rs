@@ -29,9 +29,9 @@ mod upstream;
 
 pub use ask::{Ask, AskError, ClientDialect, Intent, REALTIME_SUBPROTOCOL};
 pub use diagnosis::{
-    AzureAnswer, Blame, Circumstances, Diagnosis, ERRORS_PAGE, HandshakeFault, IdentityFailure,
-    Incident, IncidentKind, Permanence, Phase, PrincipalKind, Refusal, TcpFault, TlsFault,
-    TokenClaims, UpstreamAnswer, UpstreamLoss, errors_reference,
+    AzureAnswer, Blame, Circumstances, Diagnosis, ERRORS_MODULE, ERRORS_PAGE, HandshakeFault,
+    IdentityFailure, Incident, IncidentKind, Permanence, Phase, PrincipalKind, Refusal, TcpFault,
+    TlsFault, TokenClaims, UpstreamAnswer, UpstreamLoss, errors_module, errors_reference,
 };
 pub use upstream::{
     AzureApi, AzureUpstream, Correlation, CustomUpstream, OpenAiUpstream, Upstream, UpstreamKind,

@@ -15,7 +15,10 @@ use talkline_auth::{Client, Lease, Source, SourcePermit};
 use talkline_config::{Refusals, RouteMatch, UnknownModel};
 use talkline_dialect::{Ask, Diagnosis, REALTIME_SUBPROTOCOL};
 use talkline_relay::{Leg, Options as RelayOptions, UpstreamMasking, refuse, relay};
-use talkline_session::{Session, Summary};
+use talkline_session::{
+    Session, Summary,
+    policy::{Guard, Policy, Setup},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{OwnedSemaphorePermit, watch},
@@ -32,7 +35,9 @@ use crate::{
     limits::{self, Meter, Watched},
     refusal::{HttpRefusal, problem},
     report::{self, SessionLabels},
+    rules,
     server::{Shared, farewell},
+    ui,
 };
 
 /// Time that a client has to take its last frames when it is refused in band.
@@ -74,6 +79,9 @@ struct Opening {
 struct Seat {
     client: Client,
     lease: Lease,
+    policy: Arc<Policy>,
+    /// `None` when there is no session to guard.
+    setup: Option<Setup>,
     /// What was revoked before the lease was taken does not concern it.
     revocations: watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
@@ -213,6 +221,8 @@ async fn route(
         upgrade(request, arrival, shared, lifecycle, slot).await
     } else if let Some(endpoint) = Endpoint::of(path) {
         endpoints::answer(endpoint, request, arrival, shared, deadline).await
+    } else if shared.ui.enabled && ui::is_page(path) {
+        ui::respond(&request)
     } else {
         Err(HttpRefusal::new(
             StatusCode::NOT_FOUND,
@@ -269,9 +279,18 @@ async fn upgrade(
     } = admit(&request, arrival, &shared.gate).await?;
     let (client, token, attempt) = who.into_parts();
     let resolved = shared.routes.resolve(ask.alias.as_deref());
-    if let Ok(route) = &resolved {
-        check_route(&client, route)?;
-    }
+    let setup = match &resolved {
+        Ok(route) => {
+            check_route(&client, route)?;
+            Some(rules::setup(route, &ask))
+        }
+        // Told in band, once the client has been let in.
+        Err(_) => None,
+    };
+    let settings = token
+        .as_ref()
+        .and_then(|token| token.grant.session.as_deref());
+    let policy = rules::policy(&client, settings, shared)?;
     if let Some(token) = &token {
         shared.gate.use_token(token, attempt, shared).await?;
     }
@@ -307,6 +326,8 @@ async fn upgrade(
         seat: Seat {
             client,
             lease,
+            policy,
+            setup,
             revocations,
             _permit: permit,
         },
@@ -459,13 +480,16 @@ where
     let Seat {
         client: who,
         lease,
+        policy,
+        setup,
         revocations,
         _permit,
     } = seat;
     let identity = who.identity();
     let meter = Meter::new(&identity.limits);
     let limits = limits::session(&shared.session_limits, &identity.limits);
-    let stop = async {
+    // Polled seldom, and large: on the heap it does not make every session's task larger.
+    let stop = Box::pin(async {
         let watched = Watched {
             client: &who,
             lease: &lease,
@@ -476,12 +500,15 @@ where
             // An error means that the service is being dropped, which ends this task as well.
             _ = lifecycle.wait_for(|state| *state == Lifecycle::Ending) => farewell(),
         }
-    };
-    let session = Session::new(limits, std::time::Instant::now())
+    });
+    let mut session = Session::new(limits, std::time::Instant::now())
         .with_jitter(luck())
         .parting(labels.parting)
         .on_incident(report::incidents(labels))
         .on_response(meter.observer());
+    if let Some(guard) = setup.and_then(|setup| Guard::new(policy, setup)) {
+        session = session.guarded(guard);
+    }
     let summary = relay(
         client,
         upstream,

@@ -405,7 +405,7 @@ impl Dialer {
     }
 }
 
-fn tcp_refusal(error: &io::Error) -> Refusal {
+pub(crate) fn tcp_refusal(error: &io::Error) -> Refusal {
     let fault = match error.kind() {
         // The operating system gave up before the deadline.
         io::ErrorKind::TimedOut => return Refusal::TimedOut(Phase::Tcp),
@@ -416,7 +416,7 @@ fn tcp_refusal(error: &io::Error) -> Refusal {
     Refusal::Tcp(fault, error.to_string())
 }
 
-fn tls_fault(error: &io::Error) -> TlsFault {
+pub(crate) fn tls_fault(error: &io::Error) -> TlsFault {
     use rustls::CertificateError as Certificate;
 
     let cause = error

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+pub mod callee;
 mod connection;
 mod dial;
 pub mod doctor;
@@ -35,10 +36,12 @@ mod proxies;
 mod reach;
 mod refusal;
 mod report;
+mod rules;
 mod server;
 mod sockets;
 pub mod tls;
 mod tokens;
+mod ui;
 
 pub use dial::ResolveOverride;
 pub use keys::KeyReader;

@@ -34,7 +34,7 @@ pub(crate) struct HttpRefusal {
     code: &'static str,
     message: Cow<'static, str>,
     /// The field of the request that is meant.
-    param: Option<&'static str>,
+    param: Option<Box<str>>,
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
@@ -92,8 +92,8 @@ impl HttpRefusal {
         self
     }
 
-    pub(crate) fn with_param(mut self, param: &'static str) -> Self {
-        self.param = Some(param);
+    pub(crate) fn with_param(mut self, param: impl Into<Box<str>>) -> Self {
+        self.param = Some(param.into());
         self
     }
 

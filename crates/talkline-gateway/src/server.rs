@@ -12,7 +12,7 @@ use talkline_auth::{
     KeyCell, KeyFiles, KeyRing, LimitStore, MemoryBounds, MemoryStore, Moment, RingKey, Source,
     SourcePermits, TokenCell, TokenSource,
 };
-use talkline_config::{Config, Refusals, Routes, Transport};
+use talkline_config::{Config, Policies, Refusals, Routes, Transport, Ui};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_relay::Budget;
 use talkline_session::{Limits as SessionLimits, Rate, Stop};
@@ -97,6 +97,7 @@ pub struct Gateway {
 
 /// What every connection needs to know. Never changes after the start.
 pub(crate) struct Shared {
+    pub(crate) ui: Ui,
     pub(crate) gate: Gate,
     /// Connections of each source that are not admitted yet.
     pub(crate) sources: SourcePermits,
@@ -104,6 +105,7 @@ pub(crate) struct Shared {
     /// Counts what this process has revoked, so that its sessions look whether they are meant.
     pub(crate) revocations: watch::Sender<u64>,
     pub(crate) transport: Transport,
+    pub(crate) policies: Policies,
     pub(crate) routes: Routes,
     pub(crate) reach: Reach,
     pub(crate) refusals: Refusals,
@@ -201,6 +203,8 @@ impl Gateway {
                 .unwrap_or_else(|| Arc::new(MemoryStore::new(MemoryBounds::default()))),
             revocations: watch::Sender::new(0),
             transport: config.transport,
+            policies: config.policies,
+            ui: config.ui,
             routes: config.routes,
             reach: Reach {
                 dialer,

@@ -10,7 +10,17 @@ use crate::wav::{self, Wav};
 mod turn;
 mod upgrade;
 
-pub use turn::spoken_turn;
+pub use turn::{hold_turn, spoken_turn};
+
+/// What [`CallError::Connection`] was doing: looking the host's name up.
+pub const RESOLVING: &str = "resolving the host";
+/// What [`CallError::Connection`] was doing: opening the TCP connection.
+pub const CONNECTING: &str = "connecting";
+/// What [`CallError::Connection`] was doing: the TLS handshake.
+pub const SECURING: &str = "shaking hands over TLS";
+
+/// What [`CallError::Timeout`] was waiting for: the answer to the upgrade, connecting included.
+pub const UPGRADING: &str = "the answer to the upgrade";
 
 /// Below this, a reply counts as silence: -40 dBFS.
 const AUDIBLE_RMS: f64 = 0.01;
@@ -95,6 +105,18 @@ impl std::fmt::Debug for Call {
     }
 }
 
+/// The vocabulary that a `session` object is written in, if that can be told.
+fn dialect_of(session: &Value) -> Option<Dialect> {
+    let has = |name: &str| session.get(name).is_some();
+    if has("audio") || has("output_modalities") {
+        Some(Dialect::Ga)
+    } else if has("modalities") || has("input_audio_format") {
+        Some(Dialect::Preview)
+    } else {
+        None
+    }
+}
+
 /// A URL without its query, which may hold a key.
 fn redacted(url: &str) -> String {
     match url.split_once('?') {
@@ -113,6 +135,35 @@ pub enum Speed {
     Fast,
 }
 
+/// What the caller says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// A recording at 24 kHz. The service's turn detection, which is on by default, must notice its end.
+    Spoken(Wav),
+    /// A text message, after which a reply is asked for.
+    Written(String),
+}
+
+/// How far a turn has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// The upgrade was answered with 101.
+    Upgraded,
+    /// `session.created` came.
+    SessionCreated,
+    /// The question is being said, which takes this long.
+    Asking(Duration),
+    /// The service noticed the end of the speech, or was asked for the reply.
+    Asked,
+    /// The service says what it heard.
+    Heard(&'a str),
+    /// The first piece of the reply's audio came.
+    FirstAudio,
+    /// More words of the reply came.
+    Reply(&'a str),
+}
+
 /// How the turn is held.
 #[derive(Debug, Clone)]
 pub struct TurnOptions {
@@ -121,6 +172,12 @@ pub struct TurnOptions {
     /// The model asked to transcribe the question; on Azure, a deployment's name. `None` asks for none, and then
     /// the report's input transcript stays empty. Defaults to `gpt-4o-mini-transcribe`.
     pub transcription_model: Option<String>,
+    /// Whether the turn goes on when the question is not transcribed, as on Azure without a deployment for it.
+    /// [`TurnReport::transcription_failure`] then says why. Defaults to no.
+    pub transcription_may_fail: bool,
+    /// Whether the vocabulary that `session.created` is written in is spoken, whatever [`Call::dialect`] says.
+    /// Defaults to no.
+    pub follow_dialect: bool,
     /// Instructions for the session. Defaults to none.
     pub instructions: Option<String>,
     /// Silence appended after the recording so that the service notices its end. Defaults to 2 seconds.
@@ -136,6 +193,8 @@ impl Default for TurnOptions {
         Self {
             speed: Speed::RealTime,
             transcription_model: Some("gpt-4o-mini-transcribe".to_owned()),
+            transcription_may_fail: false,
+            follow_dialect: false,
             instructions: None,
             trailing_silence: Duration::from_secs(2),
             step_max: Duration::from_secs(15),
@@ -152,7 +211,8 @@ pub struct Latencies {
     pub upgraded: Duration,
     /// From the start of the connection to `session.created`.
     pub session_created: Duration,
-    /// From the last piece of the recording, its silence not counted, to the first piece of the reply's audio.
+    /// From the last piece of the recording, its silence not counted, or from the written question, to the first
+    /// piece of the reply's audio.
     pub speech_end_to_first_audio: Duration,
     /// From the start of the connection to the end of the turn.
     pub total: Duration,
@@ -166,8 +226,12 @@ pub struct TurnReport {
     pub session_id: String,
     /// The model, as `session.created` gave it.
     pub model: String,
-    /// What the service understood.
+    /// The vocabulary that was spoken.
+    pub dialect: Dialect,
+    /// What the service understood, or what was written.
     pub input_transcript: String,
+    /// Why the question was not transcribed: the `error` of the event that said so.
+    pub transcription_failure: Option<Value>,
     /// What the service says it answered.
     pub reply_transcript: String,
     /// The answer's audio: 24 kHz mono.

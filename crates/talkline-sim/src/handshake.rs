@@ -100,6 +100,11 @@ fn open(request: &Parts, rules: &Rules, now_unix: u64) -> Result<Opening, Refusa
     })
 }
 
+/// What a request presents.
+pub(crate) fn offered_by(request: &Parts) -> Offered<'_> {
+    offered(&request.headers, &Query::of(request))
+}
+
 /// The dialect that path and `api-version` select.
 fn route(request: &Parts, profile: Profile, query: &Query<'_>) -> Result<Dialect, Refusal> {
     let has_version = query.get("api-version").is_some();

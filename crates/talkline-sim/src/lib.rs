@@ -18,6 +18,7 @@ pub mod identity;
 pub mod wav;
 
 mod auth;
+mod client_secrets;
 mod clock;
 mod handshake;
 mod ids;

@@ -32,11 +32,14 @@ pub enum Misbehaviour {
     InferenceRateLimitExceeded,
     /// Ends every response in its middle, as incomplete for its content.
     ContentFilter,
+    /// Answers everything with one minute of speech, which no buffer on the way may cut: see
+    /// [`crate::clips::count`].
+    LongReply,
 }
 
 impl Misbehaviour {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::StallsBefore101,
         Self::ClosesAfter101,
         Self::ClosesMidFrame,
@@ -50,6 +53,7 @@ impl Misbehaviour {
         Self::DropsMidReply,
         Self::InferenceRateLimitExceeded,
         Self::ContentFilter,
+        Self::LongReply,
     ];
 
     /// The stable name, which is also the deployment name that selects it.
@@ -69,6 +73,7 @@ impl Misbehaviour {
             Self::DropsMidReply => "drops_mid_reply",
             Self::InferenceRateLimitExceeded => "inference_rate_limit_exceeded",
             Self::ContentFilter => "content_filter",
+            Self::LongReply => "long_reply",
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::auth::Access;
+use crate::client_secrets;
 use crate::clock::now_unix;
 use crate::handshake::{self, Opening, Transport, Verdict};
 use crate::ids;
@@ -208,6 +209,15 @@ async fn answer(
         Method::GET | Method::HEAD => None,
         _ => Some(read_body(body).await),
     };
+    if let Some(made) = client_secrets::answer(&head, body.as_deref(), &shared.rules) {
+        let (status, answer) = match made {
+            Ok(answer) => (200, answer),
+            Err(refusal) => (refusal.status, refusal.body.unwrap_or_default()),
+        };
+        shared.recorder.record(seen(&head, body, status));
+        let builder = base(status, &shared.rules).header("content-type", "application/json");
+        return Ok(finish(builder, answer));
+    }
     let verdict = handshake::decide(&head, &shared.rules, shared.transport, now_unix());
     let (status, opening) = match &verdict {
         Verdict::Refuse(refusal) => (refusal.status, None),

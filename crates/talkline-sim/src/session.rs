@@ -14,6 +14,7 @@ use crate::ids;
 use crate::misbehaviour::Misbehaviour;
 use crate::server::Rules;
 
+mod answer;
 pub(crate) mod audio;
 mod client;
 mod conversation;
@@ -95,6 +96,8 @@ pub(crate) struct Session {
     utterance_id: Option<String>,
     /// What was last heard, for a parrot to repeat.
     last_heard: Option<Script>,
+    /// What the user last said or wrote, until it is answered.
+    asked: Option<String>,
     reply: Option<Reply>,
     replies_given: usize,
     tokens_spent: u64,
@@ -130,6 +133,7 @@ impl Session {
             vad: None,
             utterance_id: None,
             last_heard: None,
+            asked: None,
             reply: None,
             replies_given: 0,
             tokens_spent: 0,

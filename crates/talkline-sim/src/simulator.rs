@@ -34,7 +34,8 @@ pub enum Profile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Pace {
-    /// The reply begins after 300 ms, and its audio comes as fast as it plays: 200 ms of it every 200 ms.
+    /// The reply begins after 300 ms, and its audio comes a little faster than it plays, as every service's does:
+    /// 200 ms of it every 160 ms.
     #[default]
     RealTime,
     /// The reply begins at once, with this much time from one 200 ms piece of audio to the next. Zero sends all

@@ -1,7 +1,19 @@
 //! PCM16 WAV files, read strictly: what is not understood is refused, never guessed.
 //!
-//! Only the plain `fmt `/`data` layout of the Multimedia Programming Interface and Data Specifications 1.0
-//! (IBM and Microsoft, 1991) is read, mono, 16 bits. Other chunks are skipped.
+//! The `fmt `/`data` layout of the Multimedia Programming Interface and Data Specifications 1.0 (IBM and Microsoft,
+//! 1991) is read, 16 bits. [`Wav::parse`] wants mono; [`Wav::parse_mixing`] takes what recorders and converters write.
+//! Other chunks are skipped.
+
+/// Most channels that are mixed.
+pub const CHANNELS_MAX: usize = 8;
+
+/// Format tags of the `fmt ` chunk.
+const PCM: u16 = 1;
+const EXTENSIBLE: u16 = 0xfffe;
+/// The length of a chunk whose writer did not know it.
+const UNKNOWN_LENGTH: usize = u32::MAX as usize;
+/// Reach of the resampling filter to each side, in periods of the lower rate.
+const TAPS: f64 = 16.0;
 
 /// Recorded speech: mono, 16 bits a sample.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,10 +44,10 @@ pub enum WavError {
     /// Not 16 bits a sample.
     #[error("{0} bits a sample, only 16 are read")]
     BitsPerSample(u16),
-    /// Not mono.
-    #[error("{0} channels, only mono is read")]
+    /// More channels than are read: one, or [`CHANNELS_MAX`] for [`Wav::parse_mixing`].
+    #[error("{0} channels are more than are read")]
     Channels(u16),
-    /// A rate of zero, or a block size that contradicts mono 16 bits.
+    /// A rate or a number of channels of zero, or a block size that contradicts the channels' 16 bits.
     #[error("the `fmt ` chunk contradicts itself")]
     Inconsistent,
     /// The data is not a whole number of samples.
@@ -55,31 +67,72 @@ impl Wav {
     /// # Errors
     /// [`WavError`] says what the file has that is not read.
     pub fn parse(bytes: &[u8]) -> Result<Self, WavError> {
-        if bytes.get(..4) != Some(b"RIFF") || bytes.get(8..12) != Some(b"WAVE") {
-            return Err(WavError::NotWave);
+        let (format, samples) = read(bytes)?;
+        if format.extensible {
+            return Err(WavError::NotPcm(EXTENSIBLE));
         }
-        let mut rest = &bytes[12..];
-        let mut rate_hz = None;
-        while let Some((head, after)) = rest.split_at_checked(8) {
-            let (name, size) = (&head[..4], u32_le(&head[4..8]) as usize);
-            let Some((body, next)) = after.split_at_checked(size) else {
-                return Err(WavError::Truncated {
-                    chunk: printable(name),
-                });
-            };
-            match name {
-                b"fmt " => rate_hz = Some(parse_format(body)?),
-                b"data" => {
-                    let rate_hz = rate_hz.ok_or(WavError::MissingChunk("fmt "))?;
-                    let samples = samples_from_le(body).ok_or(WavError::HalfSample)?;
-                    return Ok(Self { rate_hz, samples });
-                }
-                _ => {}
+        if format.channels != 1 {
+            return Err(WavError::Channels(format.channels));
+        }
+        let rate_hz = format.rate_hz;
+        Ok(Self { rate_hz, samples })
+    }
+
+    /// Reads a WAV file of up to [`CHANNELS_MAX`] channels, which are mixed to one.
+    ///
+    /// The extensible header is read as well, and a `data` chunk of unknown length (all bits set), which programs
+    /// write that cannot seek back.
+    ///
+    /// # Errors
+    /// [`WavError`] says what the file has that is not read.
+    pub fn parse_mixing(bytes: &[u8]) -> Result<Self, WavError> {
+        let (format, samples) = read(bytes)?;
+        let channels = usize::from(format.channels);
+        if channels > CHANNELS_MAX {
+            return Err(WavError::Channels(format.channels));
+        }
+        let mean = |frame: &[i16]| {
+            let sum: i32 = frame.iter().map(|&s| i32::from(s)).sum();
+            (sum / frame.len() as i32) as i16
+        };
+        Ok(Self {
+            rate_hz: format.rate_hz,
+            samples: samples.chunks_exact(channels).map(mean).collect(),
+        })
+    }
+
+    /// The same sound at another rate.
+    ///
+    /// A windowed sinc of [`TAPS`] samples to each side: what the lower rate cannot hold is filtered out first.
+    #[must_use]
+    pub fn resampled(&self, rate_hz: u32) -> Self {
+        if rate_hz == self.rate_hz || rate_hz == 0 {
+            return self.clone();
+        }
+        let step = f64::from(self.rate_hz) / f64::from(rate_hz);
+        // In input samples: a lower output rate needs a lower cut-off, and thus a wider window.
+        let stretch = step.max(1.0);
+        let reach = TAPS * stretch;
+        let at = |index: usize| {
+            let middle = index as f64 * step;
+            let first = (middle - reach).ceil().max(0.0) as usize;
+            let last = ((middle + reach) as usize + 1).min(self.samples.len());
+            let around = self.samples.get(first..last).unwrap_or_default();
+            let (mut sum, mut weights) = (0.0, 0.0);
+            for (offset, &sample) in around.iter().enumerate() {
+                let distance = ((first + offset) as f64 - middle) / stretch;
+                let weight = windowed_sinc(distance);
+                sum += f64::from(sample) * weight;
+                weights += weight;
             }
-            // Chunks start at even offsets; the pad byte of the last one may be missing.
-            rest = next.get(size % 2..).unwrap_or_default();
+            let scale = if weights.abs() > 0.1 { weights } else { 1.0 };
+            (sum / scale).round().clamp(-32_768.0, 32_767.0) as i16
+        };
+        let count = (self.samples.len() as f64 / step).round() as usize;
+        Self {
+            rate_hz,
+            samples: (0..count).map(at).collect(),
         }
-        Err(WavError::MissingChunk("data"))
     }
 
     /// Writes the recording as a WAV file.
@@ -134,29 +187,88 @@ impl std::fmt::Debug for Wav {
     }
 }
 
-/// Returns the sample rate of a `fmt ` chunk that says mono, 16 bits, PCM.
-fn parse_format(body: &[u8]) -> Result<u32, WavError> {
-    if body.len() < 16 {
-        return Err(WavError::Truncated {
+/// What a `fmt ` chunk says of 16-bit PCM.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    rate_hz: u32,
+    channels: u16,
+    extensible: bool,
+}
+
+/// The chunks that matter; samples of all channels, interleaved.
+fn read(bytes: &[u8]) -> Result<(Layout, Vec<i16>), WavError> {
+    if bytes.get(..4) != Some(b"RIFF") || bytes.get(8..12) != Some(b"WAVE") {
+        return Err(WavError::NotWave);
+    }
+    let mut rest = &bytes[12..];
+    let mut layout = None;
+    while let Some((head, after)) = rest.split_at_checked(8) {
+        let (name, size) = (&head[..4], u32_le(&head[4..8]) as usize);
+        let size = match name {
+            b"data" if size == UNKNOWN_LENGTH => after.len(),
+            _ => size,
+        };
+        let Some((body, next)) = after.split_at_checked(size) else {
+            return Err(WavError::Truncated {
+                chunk: printable(name),
+            });
+        };
+        match name {
+            b"fmt " => layout = Some(parse_format(body)?),
+            b"data" => {
+                let layout = layout.ok_or(WavError::MissingChunk("fmt "))?;
+                let samples = samples_from_le(body).ok_or(WavError::HalfSample)?;
+                return Ok((layout, samples));
+            }
+            _ => {}
+        }
+        // Chunks start at even offsets; the pad byte of the last one may be missing.
+        rest = next.get(size % 2..).unwrap_or_default();
+    }
+    Err(WavError::MissingChunk("data"))
+}
+
+/// Reads a `fmt ` chunk that says 16-bit PCM.
+fn parse_format(body: &[u8]) -> Result<Layout, WavError> {
+    let u16_at = |at: usize| match body.get(at..at + 2) {
+        Some(&[low, high]) => Ok(u16::from_le_bytes([low, high])),
+        _ => Err(WavError::Truncated {
             chunk: "fmt ".to_owned(),
-        });
-    }
-    let u16_at = |at: usize| u16::from_le_bytes([body[at], body[at + 1]]);
-    let (tag, channels, bits) = (u16_at(0), u16_at(2), u16_at(14));
+        }),
+    };
+    let (tag, channels, bits) = (u16_at(0)?, u16_at(2)?, u16_at(14)?);
     let rate_hz = u32_le(&body[4..8]);
-    if tag != 1 {
+    let extensible = tag == EXTENSIBLE;
+    // WAVEFORMATEXTENSIBLE: the real tag begins the sub-format, after size, valid bits and channel mask.
+    let tag = if extensible { u16_at(24)? } else { tag };
+    if tag != PCM {
         return Err(WavError::NotPcm(tag));
-    }
-    if channels != 1 {
-        return Err(WavError::Channels(channels));
     }
     if bits != 16 {
         return Err(WavError::BitsPerSample(bits));
     }
-    if rate_hz == 0 || u16_at(12) != 2 {
+    if rate_hz == 0 || channels == 0 || u32::from(u16_at(12)?) != 2 * u32::from(channels) {
         return Err(WavError::Inconsistent);
     }
-    Ok(rate_hz)
+    Ok(Layout {
+        rate_hz,
+        channels,
+        extensible,
+    })
+}
+
+/// sinc(x), with a Hann window that ends at [`TAPS`].
+fn windowed_sinc(x: f64) -> f64 {
+    use std::f64::consts::PI;
+
+    if x.abs() < 1e-9 {
+        return 1.0;
+    }
+    if x.abs() >= TAPS {
+        return 0.0;
+    }
+    let window = 0.5 + 0.5 * (PI * x / TAPS).cos();
+    (PI * x).sin() / (PI * x) * window
 }
 
 /// Little-endian PCM16 to samples; `None` when a byte is left over.
@@ -253,6 +365,78 @@ mod tests {
             chunk: "data".to_owned(),
         };
         check(&whole[..whole.len() - 1], Err(cut));
+    }
+
+    fn mixed(bytes: &[u8]) -> Result<Vec<i16>, WavError> {
+        Wav::parse_mixing(bytes).map(|wav| wav.samples)
+    }
+
+    #[test]
+    fn channels_are_mixed_and_headers_of_converters_are_read() {
+        let stereo = [10, 0, 20, 0, 0xff, 0xff, 0xfd, 0xff];
+        let whole = file(1, 2, 44_100, 4, 16, &stereo);
+        assert_eq!(mixed(&whole), Ok(vec![15, -2]));
+        assert_eq!(mixed(&file(1, 1, 8_000, 2, 16, &[7, 0])), Ok(vec![7]));
+        assert_eq!(
+            mixed(&file(1, 9, 8_000, 18, 16, &[])),
+            Err(WavError::Channels(9))
+        );
+        assert_eq!(
+            mixed(&file(1, 0, 8_000, 0, 16, &[])),
+            Err(WavError::Inconsistent)
+        );
+        let mut unknown_length = whole.clone();
+        unknown_length[40..44].fill(0xff);
+        assert_eq!(mixed(&unknown_length), Ok(vec![15, -2]));
+
+        let mut extensible = b"RIFF\0\0\0\0WAVEfmt \x28\0\0\0".to_vec();
+        extensible.extend_from_slice(&whole[20..36]);
+        extensible[20..22].copy_from_slice(&EXTENSIBLE.to_le_bytes());
+        extensible.extend_from_slice(&[22, 0, 16, 0, 3, 0, 0, 0]);
+        extensible.extend_from_slice(b"\x01\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71");
+        extensible.extend_from_slice(&whole[36..]);
+        assert_eq!(mixed(&extensible), Ok(vec![15, -2]));
+        check(&extensible, Err(WavError::NotPcm(EXTENSIBLE)));
+        for end in 0..extensible.len() {
+            assert!(mixed(&extensible[..end]).is_err());
+        }
+        extensible[44] = 3;
+        assert_eq!(mixed(&extensible), Err(WavError::NotPcm(3)));
+    }
+
+    /// A tone of half of full scale, and its loudness after a change of rate.
+    fn tone(rate_hz: u32, tone_hz: f64, to_hz: u32) -> f64 {
+        let sample = |index: u32| {
+            let phase =
+                f64::from(index) * tone_hz / f64::from(rate_hz) * 2.0 * std::f64::consts::PI;
+            (phase.sin() * 16_384.0) as i16
+        };
+        let wav = Wav::from_samples(rate_hz, (0..rate_hz).map(sample).collect());
+        let resampled = wav.resampled(to_hz);
+        assert_eq!(resampled.rate_hz(), to_hz);
+        assert_eq!(resampled.samples().len(), to_hz as usize);
+        rms(resampled.samples())
+    }
+
+    #[test]
+    fn resampling_keeps_speech_and_drops_what_would_fold() {
+        let whole = 0.5 / 2f64.sqrt();
+        for rate_hz in [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000] {
+            for tone_hz in [200.0, 1_000.0, 3_000.0] {
+                let level = tone(rate_hz, tone_hz, 24_000);
+                assert!(
+                    (level / whole - 1.0).abs() < 0.02,
+                    "{rate_hz}, {tone_hz}: {level}"
+                );
+            }
+        }
+        for (rate_hz, tone_hz) in [(48_000, 15_000.0), (44_100, 16_000.0)] {
+            let level = tone(rate_hz, tone_hz, 24_000);
+            assert!(level < 0.01 * whole, "{rate_hz}, {tone_hz}: {level}");
+        }
+        assert_eq!(tone(24_000, 440.0, 24_000), tone(24_000, 440.0, 24_000));
+        let empty = Wav::from_samples(8_000, Vec::new()).resampled(24_000);
+        assert!(empty.samples().is_empty());
     }
 
     #[test]

@@ -13,6 +13,8 @@ Examples:
       Run from the environment alone.
   talkline check --config talkline.toml
       Find every mistake in a configuration without opening a socket.
+  TALKLINE_CLIENT_KEY=… talkline talk --wav question.wav --save reply.wav
+      Hold one spoken turn with the relay on this machine.
   talkline doctor --config talkline.toml
       Try the configuration out: DNS, TCP, TLS, credential, upgrade, session.
 
@@ -40,8 +42,13 @@ pub(crate) enum Command {
     Doctor(DoctorArguments),
     /// Hold one spoken turn through a simulator and the relay, then keep both running.
     Demo(DemoArguments),
+    /// Hold one turn with a relay, Azure or OpenAI: a recording or a text in, captions, audio and latencies out.
+    Talk(TalkArguments),
     /// Run the simulator of Azure's Realtime endpoint alone.
     Sim(SimArguments),
+    /// Make, read or revoke the tokens that browsers hold in place of a client key.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Show the effective configuration, or the schema of its file.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -60,6 +67,94 @@ pub(crate) enum ConfigCommand {
     Show(ShowArguments),
     /// Print the JSON Schema of the configuration file.
     Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token with the ring of the configuration, and print it.
+    Create(TokenCreateArguments),
+    /// Print what a token says, and whether it is valid. Exit 1 when it is not.
+    Inspect(TokenInspectArguments),
+    /// Tell a running relay to take access away, through its listener for operators.
+    Revoke(TokenRevokeArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenCreateArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// The client whose limits hold: the name of a key, or <issuer>:<user>.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) client: String,
+    /// The only model that it is good for. Without it: any that the client may ask for.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// The web origin whose pages alone may use it, such as https://talk.example.com.
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) origin: Option<String>,
+    /// The session policy, where the client has none of its own.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) policy: Option<String>,
+    /// JSON file with the session's settings (instructions, voice, tools, …); `-` reads them from
+    /// standard input. They travel sealed in the token.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) session: Option<PathBuf>,
+    /// How long it can be used, at most tokens.lifetime. Without it: that long.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) lifetime: Option<u64>,
+    /// Longest session.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) max_session: Option<u64>,
+    /// Responses of the session.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_responses: Option<u64>,
+    /// Tokens of the session, input and output together.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_tokens: Option<u64>,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenInspectArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// The token; `-` reads it from standard input, so that it does not stay in the shell's history.
+    #[arg(value_name = "TOKEN")]
+    pub(crate) token: String,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenRevokeArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    #[command(flatten)]
+    pub(crate) target: RevokeTarget,
+    /// How long it stays revoked, at most a day. Without it: a day, the longest of any session.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) time: Option<u64>,
+    /// Address of the listener for operators. Without it: admin.listen.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// Who loses access.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct RevokeTarget {
+    /// A token, or its id as `inspect` prints it; the session that it opened ends.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// A session, by its id in the log.
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+    /// A client: its sessions end, its tokens open none, and it gets no new ones.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) client: Option<String>,
 }
 
 /// Where the configuration comes from.
@@ -174,6 +269,70 @@ pub(crate) struct DemoArguments {
     /// Save the reply as a WAV file.
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
+}
+
+const TALK_EXAMPLES: &str = "\
+Examples:
+  TALKLINE_CLIENT_KEY=… talkline talk
+      Ask the relay on this machine the bundled question.
+  TALKLINE_CLIENT_KEY=… talkline talk --url wss://relay.example --model voice --wav ask.wav --save reply.wav
+      Speak a recording, and keep the reply.
+  AZURE_OPENAI_API_KEY=… talkline talk --url https://<resource>.openai.azure.com --model <deployment>
+      Try an Azure deployment without a relay; GA, since no api-version is named.
+  AZURE_OPENAI_API_KEY=… talkline talk \\
+      --url 'https://<resource>.openai.azure.com/openai/realtime?api-version=<version>' --model <deployment>
+      The same with the preview API.
+  OPENAI_API_KEY=… talkline talk --url https://api.openai.com --model gpt-realtime --text 'Are you there?'
+      Ask OpenAI in writing.
+
+Exit codes:
+  0  a whole turn       2  wrong usage, no key, or an unreadable recording
+  1  a failed turn     69  nobody could be reached, or nothing came in time
+                       77  the key was refused";
+
+#[derive(Debug, Args)]
+#[command(after_help = TALK_EXAMPLES)]
+pub(crate) struct TalkArguments {
+    /// Whom to call: ws, wss, http or https. What is missing of the path is completed: /openai/v1/realtime for an
+    /// Azure host, /v1/realtime for any other.
+    #[arg(long, default_value = "ws://localhost:8080", value_name = "URL")]
+    pub(crate) url: String,
+    /// The model, or on Azure the deployment; a relay may do without.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// Speak this recording: WAV, 16-bit PCM, any rate and up to 8 channels. Without it and --text, the bundled
+    /// question.
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    pub(crate) wav: Option<PathBuf>,
+    /// Ask in writing.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) text: Option<String>,
+    /// The variable that holds the key. Defaults to AZURE_OPENAI_API_KEY for an Azure host, OPENAI_API_KEY for
+    /// OpenAI's, TALKLINE_CLIENT_KEY for any other.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key_env: Option<String>,
+    /// Save the reply's audio as a WAV file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// Instructions for the model.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) instructions: Option<String>,
+    /// The model that transcribes the question, on Azure the name of its deployment; `none` for no transcript. The
+    /// turn goes on without one.
+    #[arg(long, default_value = "gpt-4o-mini-transcribe", value_name = "NAME")]
+    pub(crate) transcription_model: String,
+    /// Trust this certificate authority in the place of the system's, as for a relay with --tls-dev.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Let the key go to another machine in plain text.
+    #[arg(long)]
+    pub(crate) allow_insecure: bool,
+    /// Longest time for the whole turn.
+    #[arg(long, default_value_t = 180, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) timeout: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! `demo`: a simulator, the relay, and one spoken turn through both.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use rustls::ClientConfig;
@@ -8,7 +8,7 @@ use talkline_config::{DeveloperTools, Format, Inputs, SourceFile, Style};
 use talkline_gateway::{Gateway, Options};
 use talkline_sim::{
     Reply, Simulator,
-    caller::{Call, Secret, TurnOptions, TurnReport, spoken_turn},
+    caller::{Call, Secret, TurnOptions, spoken_turn},
     clips,
 };
 use tokio::{net::TcpListener, sync::oneshot};
@@ -19,6 +19,7 @@ use crate::{
     exit::Exit,
     output,
     run::{runtime, shutdown_signal},
+    transcript::{self, Extra, seconds},
 };
 
 const DEPLOYMENT: &str = "gpt-realtime";
@@ -55,6 +56,10 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Exit> {
         }));
         let shutdown = shutdown_signal()?;
 
+        if !arguments.once {
+            // First, so that nobody waits for the turn to hear their own.
+            output::line(&format!("Talk in the browser: {}\n", tls.page(port)))?;
+        }
         let turn = hold_turn(&tls.url(port), &keys.client, tls.client.clone(), arguments).await;
         if turn.is_ok() && !arguments.once {
             output::line(&pointers(&tls, port, &simulator.base_url(), &keys.client))?;
@@ -101,13 +106,27 @@ impl Tls {
         let scheme = if self.server.is_some() { "wss" } else { "ws" };
         format!("{scheme}://localhost:{port}/v1/realtime?model={DEPLOYMENT}")
     }
+
+    /// The Talk page. Browsers give a page of localhost the microphone even without TLS.
+    fn page(&self, port: u16) -> String {
+        let scheme = if self.server.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://localhost:{port}/talk/")
+    }
 }
 
-fn trusting(ca: &Path) -> anyhow::Result<Arc<ClientConfig>> {
+/// TLS towards a server whose certificate this authority signed.
+pub(crate) fn trusting(ca: &Path) -> anyhow::Result<Arc<ClientConfig>> {
     use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca).context("the development CA cannot be read")?)?;
+    roots.add(
+        CertificateDer::from_pem_file(ca)
+            .with_context(|| format!("the CA {} cannot be read", ca.display()))?,
+    )?;
     let config = ClientConfig::builder_with_provider(talkline_gateway::tls::crypto_provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
@@ -122,6 +141,8 @@ fn gateway(endpoint: &str, keys: &Keys, tls: &Tls) -> Result<Gateway, Exit> {
         format: Format::Toml,
         text: format!(
             "server.listen = \"127.0.0.1:0\"\n\
+             ui.enabled = true\n\
+             clients.allowAnonymous = true\n\
              clients.keys = [{{ name = \"demo\", env = \"{CLIENT_KEY}\" }}]\n\
              talk.realtime.provider = \"openai\"\n\
              talk.realtime.transport = \"gateway-relay\"\n\
@@ -171,7 +192,7 @@ async fn hold_turn(
     let report = spoken_turn(&call, &question, &TurnOptions::default())
         .await
         .map_err(|error| Exit::Findings(format!("the turn failed: {error}")))?;
-    output::line(&transcript(&report))?;
+    output::line(&transcript::text(&report, &Extra::default()))?;
     if let Some(path) = &arguments.save {
         std::fs::write(path, report.reply().to_bytes())
             .with_context(|| format!("{} cannot be written", path.display()))?;
@@ -183,26 +204,6 @@ async fn hold_turn(
             missing.join(", no ")
         ))),
     }
-}
-
-fn transcript(report: &TurnReport) -> String {
-    let latencies = &report.latencies;
-    let mut text = String::new();
-    let mut row = |name: &str, value: &str| {
-        let _ = writeln!(text, "  {name:<26}{value}");
-    };
-    row("you", &report.input_transcript);
-    row("reply", &report.reply_transcript);
-    row("reply audio", &seconds(report.reply().duration()));
-    row("tokens", &report.usage["total_tokens"].to_string());
-    row("connected after", &millis(latencies.upgraded));
-    row("session created after", &millis(latencies.session_created));
-    row(
-        "speech end → first audio",
-        &millis(latencies.speech_end_to_first_audio),
-    );
-    row("whole turn", &seconds(latencies.total));
-    text
 }
 
 /// How to point a real SDK at what is running.
@@ -238,12 +239,4 @@ fn new_key(prefix: &str) -> anyhow::Result<String> {
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("{prefix}-{hex}"))
-}
-
-fn millis(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
 }

@@ -16,6 +16,9 @@ mod logs;
 mod output;
 mod run;
 mod sim;
+mod talk;
+mod token;
+mod transcript;
 #[cfg(feature = "key-vault")]
 mod vault;
 #[cfg(not(feature = "key-vault"))]
@@ -27,7 +30,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::{
-    cli::{Cli, Command, ConfigCommand},
+    cli::{Cli, Command, ConfigCommand, TokenCommand},
     exit::Exit,
 };
 
@@ -38,7 +41,11 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
+        Command::Talk(arguments) => talk::talk(&arguments),
         Command::Sim(arguments) => sim::sim(&arguments),
+        Command::Token(TokenCommand::Create(arguments)) => token::create(&arguments),
+        Command::Token(TokenCommand::Inspect(arguments)) => token::inspect(&arguments),
+        Command::Token(TokenCommand::Revoke(arguments)) => token::revoke(&arguments),
         Command::Config(ConfigCommand::Show(arguments)) => check::show(&arguments),
         Command::Config(ConfigCommand::Schema) => output::line(&talkline_config::schema()),
         Command::Completions { shell } => completions(shell),

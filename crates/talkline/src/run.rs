@@ -39,6 +39,11 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
     } else {
         "ws"
     };
+    if resolved.config.tokens.keys.is_empty() {
+        info!(
+            "no token key is configured: browser tokens are signed with a key of this process alone"
+        );
+    }
     let listen = resolved.config.server.listen;
     let admin = resolved.config.admin.clone();
     let mut credentials = Credentials::new(&resolved.config, &arguments.resolve)?;

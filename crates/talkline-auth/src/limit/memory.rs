@@ -321,6 +321,7 @@ impl Account {
 }
 
 /// Starts of the last minute, second by second: exact to a second, in the strict direction.
+#[derive(Default)]
 struct Starts {
     /// The monotonic time of second 0; `None` before the first start.
     began: Option<Instant>,
@@ -329,16 +330,6 @@ struct Starts {
     /// Starts of the second that is its index modulo 61. 61, because the second that is just now
     /// passing and the one that it began in both count.
     seconds: Option<Box<[u32; 61]>>,
-}
-
-impl Default for Starts {
-    fn default() -> Self {
-        Self {
-            began: None,
-            latest: 0,
-            seconds: None,
-        }
-    }
 }
 
 impl Starts {

@@ -6,6 +6,7 @@ mod clients;
 mod limits;
 mod names;
 mod oidc;
+mod policies;
 mod provider;
 mod providers;
 mod selection;
@@ -14,8 +15,10 @@ mod tokens;
 
 use std::collections::BTreeSet;
 
+pub use server::web_origin;
+
 use crate::{
-    Config, Format, Inputs, Problem, Report, Resolved, Severity, Transport,
+    Config, Format, Inputs, Problem, Report, Resolved, Severity, Transport, Ui,
     keys::{self, Known},
     problem::ShownFile,
     read,
@@ -87,15 +90,23 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let server = server::read(reader);
     let clients = clients::read(reader, server.as_ref(), &providers);
     let limits = limits::read(reader);
+    let ui = Ui {
+        enabled: reader
+            .flag(&["ui", "enabled"])
+            .is_some_and(|found| found.value),
+    };
     let admin = admin::read(reader, &providers);
     let tokens = tokens::read(reader, &providers);
+    let policies = policies::read(reader);
     Some(Config {
         server: server?,
         clients: clients?,
         tokens: tokens?,
         admin,
+        ui,
         routes: providers.routes?,
         transport: transport?,
+        policies,
         limits,
         identities: providers.identities,
         watched_keys: providers.watched_keys,

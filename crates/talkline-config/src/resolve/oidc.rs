@@ -127,8 +127,7 @@ fn objection(url: &str) -> Option<&'static str> {
         Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
         _ => authority,
     };
-    let loopback = host == "localhost"
-        || host == "[::1]"
+    let loopback = host == "[::1]"
         || host
             .parse::<std::net::Ipv4Addr>()
             .is_ok_and(|address| address.is_loopback());

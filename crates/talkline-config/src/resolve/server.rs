@@ -144,8 +144,12 @@ fn allowed_origins(reader: &mut Reader<'_>) -> Vec<String> {
     origins
 }
 
-/// Lower case, without a default port, as browsers send it (RFC 6454 section 6.1).
-fn web_origin(text: &str) -> Result<String, &'static str> {
+/// A web origin in lower case, without a default port, as browsers send it (RFC 6454 section 6.1).
+///
+/// # Errors
+///
+/// What to write.
+pub fn web_origin(text: &str) -> Result<String, &'static str> {
     const FORM: &str = "write it as the browser sends it, such as \"https://talk.example.com\"";
     if text.contains('*') {
         return Err("name each origin in full: a pattern would let pages in that you do not know");

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod broken;
+mod clients;
 mod confinement;
 mod endpoint;
 mod guides;
 mod identity;
+mod policies;
 mod properties;
 mod reference;
 mod sound;

@@ -21,6 +21,7 @@ use super::{body, broker, transport, transport::Choice};
 use crate::{
     admit::{Arrival, routed},
     refusal::HttpRefusal,
+    rules,
     server::Shared,
 };
 
@@ -104,6 +105,12 @@ impl Wish {
         settings.remove("model");
         settings
     }
+
+    /// The same as JSON text, unless there are none.
+    pub(super) fn settings_text(&self) -> Option<String> {
+        let settings = self.settings();
+        (!settings.is_empty()).then(|| Value::Object(settings).to_string())
+    }
 }
 
 fn invalid(message: &'static str, param: &'static str) -> HttpRefusal {
@@ -121,7 +128,8 @@ pub(super) async fn create(
     let asked: Asked = body::read(&parts.headers, body, deadline).await?;
     let wish = wish(asked, arrival, shared)?;
     let route = routed(wish.asked_model()?, &client, shared)?;
-    let answer = match transport::choose(shared.transport, route.upstream.kind(), None) {
+    let ways = transport::Ways::of(&route, &client, shared);
+    let answer = match transport::choose(ways, None) {
         Ok(Choice::Webrtc(_)) => {
             let secret = broker::secret(&wish, &route, &client, shared).await?;
             json!({
@@ -207,13 +215,15 @@ pub(super) fn mint(
 ) -> Result<Minted, HttpRefusal> {
     check_may_mint(client)?;
     wish.kind()?;
-    let settings = wish.settings();
+    let session = wish.settings_text();
+    // Refused now rather than by the session that the token is for.
+    rules::policy(client, session.as_deref(), shared)?;
     let grant = Grant {
         client: client.name().to_owned(),
         model: Some(alias.to_owned()),
         origin: wish.origin.clone(),
         policy: client.identity().policy.clone(),
-        session: (!settings.is_empty()).then(|| Value::Object(settings).to_string()),
+        session,
         limits: wish.limits,
     };
     grant.check_minter(client.identity()).map_err(refused)?;

@@ -15,7 +15,7 @@ use super::{
     body, broker,
     client_secrets::{self, Wish},
     models, transport,
-    transport::Choice,
+    transport::{Choice, Ways},
 };
 use crate::{
     admit::{Arrival, routed},
@@ -36,10 +36,15 @@ pub(super) async fn config(
     let client = shared.gate.identify_if_any(request, arrival).await?;
     let anonymous = shared.gate.lets_anyone_in();
     let route = shared.routes.resolve(None).map_err(|_| no_default())?;
-    let kind = route.upstream.kind();
-    let configured = shared.transport;
+    let ways = Ways {
+        configured: shared.transport,
+        kind: route.upstream.kind(),
+        guarded: client
+            .as_ref()
+            .is_some_and(|client| Ways::of(&route, client, shared).guarded),
+    };
     let mut answer = json!({
-        "transports": transport::offered(configured, kind)
+        "transports": transport::offered(ways)
             .iter()
             .map(|transport| transport.as_str())
             .collect::<Vec<_>>(),
@@ -47,7 +52,7 @@ pub(super) async fn config(
         "version": env!("CARGO_PKG_VERSION"),
     });
     let fields = answer.as_object_mut().expect("it was made as an object");
-    match transport::choose(configured, kind, None) {
+    match transport::choose(ways, None) {
         Ok(choice) => {
             fields.insert("transport".into(), choice.transport().as_str().into());
             fields.insert("reason".into(), choice.why().code().into());
@@ -103,7 +108,8 @@ pub(super) async fn session(
         ..Wish::default()
     };
     let route = routed(wish.asked_model()?, &client, shared)?;
-    let choice = transport::choose(shared.transport, route.upstream.kind(), asked_transport)?;
+    let ways = Ways::of(&route, &client, shared);
+    let choice = transport::choose(ways, asked_transport)?;
     let answer = match choice {
         Choice::Relay(_) => relay_answer(&wish, route.alias, &client, arrival, shared)?,
         Choice::Webrtc(_) => {

@@ -5,10 +5,11 @@
 //! the way, whatever a page asks for.
 
 use http::StatusCode;
-use talkline_config::Transport;
+use talkline_auth::Client;
+use talkline_config::{RouteMatch, Transport};
 use talkline_dialect::UpstreamKind;
 
-use crate::refusal::HttpRefusal;
+use crate::{refusal::HttpRefusal, rules, server::Shared};
 
 /// What a browser is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,37 @@ pub(super) enum Why {
     Azure,
     /// A custom endpoint is reached by WebSocket.
     Custom,
+    /// The client is under a session policy, which holds on the relay alone.
+    Policy,
+}
+
+/// What decides about the ways there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ways {
+    pub(super) configured: Transport,
+    pub(super) kind: UpstreamKind,
+    /// Whether a session policy has to be held.
+    pub(super) guarded: bool,
+}
+
+impl Ways {
+    pub(super) fn of(route: &RouteMatch<'_>, client: &Client, shared: &Shared) -> Self {
+        Self {
+            configured: shared.transport,
+            kind: route.upstream.kind(),
+            guarded: rules::policy(client, None, shared)
+                .map_or(true, |policy| policy.rules().is_some()),
+        }
+    }
+
+    /// Why nothing but the relay will do, if that is so.
+    fn relay_only(self) -> Option<Why> {
+        match self.kind {
+            UpstreamKind::Azure => Some(Why::Azure),
+            UpstreamKind::Custom => Some(Why::Custom),
+            UpstreamKind::OpenAi => self.guarded.then_some(Why::Policy),
+        }
+    }
 }
 
 impl Why {
@@ -39,6 +71,7 @@ impl Why {
             Why::Configured => "as_configured",
             Why::Azure => "azure_through_relay",
             Why::Custom => "custom_through_relay",
+            Why::Policy => "policy_through_relay",
         }
     }
 
@@ -51,6 +84,9 @@ impl Why {
             }
             Why::Custom => {
                 "The upstream is a custom endpoint, which is reached by WebSocket: audio goes through the relay."
+            }
+            Why::Policy => {
+                "This client is under a session policy, which the relay applies: audio goes through it."
             }
         }
     }
@@ -72,9 +108,9 @@ impl Choice {
 }
 
 /// The transports that a browser may choose from, the preferred one first.
-pub(super) fn offered(configured: Transport, kind: UpstreamKind) -> &'static [Transport] {
-    match (kind, configured) {
-        (UpstreamKind::OpenAi, Transport::Webrtc) => &[Transport::Webrtc, Transport::GatewayRelay],
+pub(super) fn offered(ways: Ways) -> &'static [Transport] {
+    match (ways.relay_only(), ways.configured) {
+        (None, Transport::Webrtc) => &[Transport::Webrtc, Transport::GatewayRelay],
         _ => &[Transport::GatewayRelay],
     }
 }
@@ -107,33 +143,24 @@ pub(super) fn parse(word: &str) -> Result<Transport, HttpRefusal> {
 /// # Errors
 ///
 /// 400, naming the alternatives, when what is configured or asked for cannot be.
-pub(super) fn choose(
-    configured: Transport,
-    kind: UpstreamKind,
-    asked: Option<Transport>,
-) -> Result<Choice, HttpRefusal> {
+pub(super) fn choose(ways: Ways, asked: Option<Transport>) -> Result<Choice, HttpRefusal> {
     use Transport::{GatewayRelay, ManagedRoom, ProviderWebsocket, Webrtc};
-    let relay_only = match kind {
-        UpstreamKind::Azure => Some(Why::Azure),
-        UpstreamKind::Custom => Some(Why::Custom),
-        UpstreamKind::OpenAi => None,
-    };
-    match (asked, relay_only) {
+    match (asked, ways.relay_only()) {
         (Some(GatewayRelay), _) => Ok(Choice::Relay(Why::Asked)),
         // A room is another product's: a page that can only join one is helped by nothing here.
-        (Some(ManagedRoom), _) => Err(unsupported(configured, kind)),
+        (Some(ManagedRoom), _) => Err(unsupported(ways)),
         (_, Some(why)) => Ok(Choice::Relay(why)),
-        (Some(Webrtc), None) if configured == Webrtc => Ok(Choice::Webrtc(Why::Asked)),
-        (_, None) => match configured {
+        (Some(Webrtc), None) if ways.configured == Webrtc => Ok(Choice::Webrtc(Why::Asked)),
+        (_, None) => match ways.configured {
             GatewayRelay => Ok(Choice::Relay(Why::Configured)),
             Webrtc => Ok(Choice::Webrtc(Why::Configured)),
-            ProviderWebsocket | ManagedRoom => Err(unsupported(configured, kind)),
+            ProviderWebsocket | ManagedRoom => Err(unsupported(ways)),
         },
     }
 }
 
-fn unsupported(configured: Transport, kind: UpstreamKind) -> HttpRefusal {
-    let alternatives: Vec<_> = offered(configured, kind)
+fn unsupported(ways: Ways) -> HttpRefusal {
+    let alternatives: Vec<_> = offered(ways)
         .iter()
         .map(|transport| transport.as_str())
         .collect();
@@ -155,6 +182,14 @@ mod tests {
 
     use super::*;
 
+    fn ways(kind: UpstreamKind, configured: Transport) -> Ways {
+        Ways {
+            configured,
+            kind,
+            guarded: false,
+        }
+    }
+
     fn check(
         kind: UpstreamKind,
         configured: Transport,
@@ -162,7 +197,7 @@ mod tests {
         expected: &str,
     ) {
         let asked = asked.into();
-        let got = match choose(configured, kind, asked) {
+        let got = match choose(ways(kind, configured), asked) {
             Ok(choice) => format!("{} {}", choice.transport().as_str(), choice.why().code()),
             Err(refusal) => refusal.code().to_owned(),
         };
@@ -187,7 +222,7 @@ mod tests {
             );
             check(Azure, configured, GatewayRelay, "gateway-relay as_asked");
             check(Azure, configured, ManagedRoom, "transport_unsupported");
-            assert_eq!(offered(configured, Azure), [GatewayRelay]);
+            assert_eq!(offered(ways(Azure, configured)), [GatewayRelay]);
         }
         check(Custom, Webrtc, Webrtc, "gateway-relay custom_through_relay");
     }
@@ -208,8 +243,19 @@ mod tests {
     }
 
     #[test]
+    fn a_session_policy_holds_on_the_relay_alone() {
+        let guarded = Ways {
+            guarded: true,
+            ..ways(OpenAi, Webrtc)
+        };
+        let choice = choose(guarded, Some(Webrtc)).unwrap();
+        assert_eq!(choice, Choice::Relay(Why::Policy));
+        assert_eq!(offered(guarded), [GatewayRelay]);
+    }
+
+    #[test]
     fn a_refusal_names_what_is_possible() {
-        let refusal = choose(Webrtc, OpenAi, Some(ManagedRoom)).unwrap_err();
+        let refusal = choose(ways(OpenAi, Webrtc), Some(ManagedRoom)).unwrap_err();
         assert!(
             refusal
                 .message()

@@ -114,7 +114,7 @@ impl Judge<'_> {
         if let Some(item) = object.get("item") {
             self.item(item, "item")?;
         }
-        self.servers(event, "")
+        self.servers(event)
     }
 
     /// Checks a session object by itself, such as that of a token.
@@ -123,7 +123,8 @@ impl Judge<'_> {
             return Err(Refusal::malformed("session"));
         };
         self.settings(settings, Scope::Session)?;
-        self.servers(session, "session")
+        self.servers(session)
+            .map_err(|refusal| refusal.within("session"))
     }
 
     /// Checks the settings of a session's transcription by themselves.
@@ -397,70 +398,69 @@ impl Judge<'_> {
     }
 
     /// Looks through every list of tools in a value for servers that are not allowed.
-    fn servers(&self, value: &Value<'_>, here: &str) -> Result<(), Refusal> {
+    fn servers(&self, value: &Value<'_>) -> Result<(), Refusal> {
         if value.is_patched() || self.rules.mcp_servers == McpServers::Any {
             return Ok(());
         }
         match &value.kind {
-            Kind::Array(items) => {
-                for item in items {
-                    self.servers(item, here)?;
-                }
-            }
-            Kind::Object(object) => {
-                for member in &object.members {
-                    let here = match here {
-                        "" => member.key.to_string(),
-                        _ => format!("{here}.{}", member.key),
-                    };
-                    match &member.value.kind {
-                        _ if member.value.is_patched() => {}
-                        Kind::Array(tools) if member.key.eq_ignore_ascii_case("tools") => {
-                            self.tool_list(tools, &here)?;
-                        }
-                        _ => self.servers(&member.value, &here)?,
+            Kind::Array(items) => items.iter().try_for_each(|item| self.servers(item)),
+            Kind::Object(object) => object.members.iter().try_for_each(|member| {
+                let found = match &member.value.kind {
+                    _ if member.value.is_patched() => Ok(()),
+                    Kind::Array(tools) if member.key.eq_ignore_ascii_case("tools") => {
+                        self.tool_list(tools)
                     }
-                }
-            }
-            _ => {}
+                    _ => self.servers(&member.value),
+                };
+                found.map_err(|refusal| refusal.within(&member.key))
+            }),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    fn tool_list(&self, tools: &[Value<'_>], here: &str) -> Result<(), Refusal> {
-        for (index, tool) in tools.iter().enumerate() {
-            if tool.is_patched() {
-                continue;
-            }
-            let here = format!("{here}[{index}]");
-            let object = tool.as_object().ok_or_else(|| Refusal::malformed(&here))?;
-            unambiguous(object, TOOL_KEYS, &here)?;
-            if !is_server(object) {
-                let kind = object.get("type");
-                match kind.map(|kind| kind.as_str()) {
-                    None | Some(Some("function")) => continue,
-                    Some(_) => {
-                        let message = "tools of this type are not allowed in this session";
-                        let param = format!("{here}.type");
-                        return Err(Refusal::new("policy_tool_not_allowed", message).at(param));
-                    }
+    fn tool_list(&self, tools: &[Value<'_>]) -> Result<(), Refusal> {
+        let mut tools = tools.iter().enumerate();
+        tools.try_for_each(|(index, tool)| match tool.is_patched() {
+            true => Ok(()),
+            false => self
+                .tool(tool)
+                .map_err(|refusal| refusal.within(&format!("[{index}]"))),
+        })
+    }
+
+    fn tool(&self, tool: &Value<'_>) -> Result<(), Refusal> {
+        let Some(tool) = tool.as_object() else {
+            return Err(Refusal::new(
+                "policy_malformed_event",
+                "a tool is an object",
+            ));
+        };
+        unambiguous(tool, TOOL_KEYS, "")?;
+        if !is_server(tool) {
+            return match tool.get("type").map(Value::as_str) {
+                None | Some(Some("function")) => Ok(()),
+                Some(_) => {
+                    let message = "tools of this type are not allowed in this session";
+                    Err(Refusal::new("policy_tool_not_allowed", message).at("type"))
                 }
-            }
-            let mut named = SERVER_KEYS
-                .iter()
-                .filter_map(|key| object.get(key))
-                .peekable();
-            let is_allowed = named.peek().is_some()
-                && named.all(|server| {
-                    let server = server.as_str();
-                    server.is_some_and(|server| self.rules.mcp_servers.allows(server))
-                });
-            if !is_allowed {
+            };
+        }
+        let mut named = SERVER_KEYS
+            .iter()
+            .filter_map(|key| tool.get(key))
+            .peekable();
+        let is_allowed = named.peek().is_some()
+            && named.all(|server| {
+                let server = server.as_str();
+                server.is_some_and(|server| self.rules.mcp_servers.allows(server))
+            });
+        match is_allowed {
+            true => Ok(()),
+            false => {
                 let message = "MCP servers may not be named by clients of this relay";
-                return Err(Refusal::new("policy_mcp_server", message).at(here));
+                Err(Refusal::new("policy_mcp_server", message))
             }
         }
-        Ok(())
     }
 }
 

@@ -26,6 +26,35 @@
 //! the two sides are independent.
 //!
 //! What is decided, event by event, stands in `docs/reference/policy.md`.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use talkline_dialect::{ClientDialect, Intent};
+//! use talkline_frame::MessageKind::Text;
+//! use talkline_session::Side;
+//! use talkline_session::policy::{Choice, Decision, Guard, Policy, Rules, Setup};
+//!
+//! let policy = Policy::pinned(Rules {
+//!     voice: Choice::Fixed("marin".into()),
+//!     ..Rules::default()
+//! });
+//! let setup = Setup {
+//!     dialect: ClientDialect::Ga,
+//!     intent: Intent::Conversation,
+//!     helpers: Arc::default(),
+//! };
+//! let mut guard = Guard::new(Arc::new(policy), setup).expect("it has rules");
+//! assert!(guard.opening().is_some_and(|event| event.contains(r#""voice":"marin""#)));
+//!
+//! let update = br#"{"type":"session.update","session":{"audio":{"output":{"voice":"ash","speed":1.10}}}}"#;
+//! let Decision::Rewrite(event) = guard.decide(Side::Client, Text, update) else {
+//!     panic!("the voice is the operator's");
+//! };
+//! assert_eq!(
+//!     event,
+//!     br#"{"type":"session.update","session":{"audio":{"output":{"voice":"marin","speed":1.10}}}}"#
+//! );
+//! ```
 
 mod append;
 mod guard;

@@ -5,12 +5,16 @@ use serde::Serialize;
 use super::guard::Farewell;
 use super::json::Fault;
 use crate::Close;
+use crate::close::sanitize;
 
 /// Longest `event_id` that is quoted in an answer (OpenAI API reference: at most 512 characters).
 const EVENT_ID_BYTES_MAX: usize = 512;
 
 /// Longest type or name that is quoted.
 const NAME_BYTES_MAX: usize = 64;
+
+/// Longest path of a parameter.
+const PARAM_BYTES_MAX: usize = 256;
 
 /// Close code of a session that the policy ends: no SDK takes 1008 for a reason to connect again.
 const POLICY_VIOLATION: u16 = 1008;
@@ -34,6 +38,20 @@ impl Refusal {
 
     pub(super) fn at(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
+        self
+    }
+
+    /// Puts the place that it stands in before the parameter at fault. Keys are the client's, so what is
+    /// quoted of them is bounded.
+    pub(super) fn within(mut self, key: &str) -> Self {
+        let inner = self.param.take().unwrap_or_default();
+        let dot = if inner.is_empty() || inner.starts_with('[') {
+            ""
+        } else {
+            "."
+        };
+        let key = sanitize(key, NAME_BYTES_MAX);
+        self.param = Some(sanitize(&format!("{key}{dot}{inner}"), PARAM_BYTES_MAX));
         self
     }
 

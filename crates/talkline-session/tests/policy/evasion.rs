@@ -621,6 +621,13 @@ fn mcp_servers_are_not_named_anywhere() {
         r#"{"type":"session.update","session":{"tools":{"type":"mcp"}}}"#,
         "policy_malformed_event session.tools",
     );
+    // What is quoted of a client's keys is bounded.
+    let key = "k".repeat(1000);
+    check_under(
+        &free_tools(),
+        format!(r#"{{"type":"session.update","{key}":{{"tools":[{mcp}]}}}}"#),
+        &format!("policy_mcp_server {}.tools[0]", "k".repeat(64)),
+    );
     // A function may well have a parameter of that name.
     check_under(
         &free_tools(),

@@ -33,6 +33,32 @@ fn random_documents_are_judged_as_a_full_parse_judges_them() {
     );
 }
 
+/// The reference page names every code and every event that is allowed by default.
+#[test]
+fn the_reference_page_is_complete() {
+    let page = include_str!("../../../../docs/reference/policy.md");
+    let sources = [
+        include_str!("../../src/policy/refusal.rs"),
+        include_str!("../../src/policy/judge.rs"),
+    ];
+    let words = sources.iter().flat_map(|source| source.split('"'));
+    let mut codes: Vec<&str> = words.filter(|word| word.starts_with("policy_")).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    assert!(codes.len() > 10, "{codes:?}");
+    for code in &codes {
+        assert!(page.contains(&format!("| `{code}` |")), "{code}");
+    }
+    let in_table = page
+        .lines()
+        .filter(|line| line.starts_with("| `policy_"))
+        .count();
+    assert_eq!(in_table, codes.len());
+    for event in talkline_session::policy::DEFAULT_EVENTS {
+        assert!(page.contains(&format!("| `{event}` |")), "{event}");
+    }
+}
+
 proptest! {
     #[test]
     fn the_verdict_does_not_depend_on_how_pieces_are_cut(

@@ -15,7 +15,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::upgrade::{Stream, Upgraded, upgrade};
-use super::{Call, CallError, Dialect, Latencies, Speed, TurnOptions, TurnReport};
+use super::{
+    Call, CallError, Dialect, Latencies, Progress, Question, Speed, TurnOptions, TurnReport,
+    UPGRADING, dialect_of,
+};
 use crate::wav::{self, Wav};
 use crate::ws::{self, Incoming, Opcode, Parser, Role};
 
@@ -34,6 +37,9 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Longest reply that is collected: ten minutes.
 const REPLY_BYTES_MAX: usize = 48_000 * 600;
 
+/// Longest wait for a transcript that may fail, once the reply is there.
+const TRANSCRIPT_MAX: Duration = Duration::from_secs(3);
+
 /// Calls, speaks `question`, and collects the reply up to `response.done`.
 ///
 /// `question` must be at 24 kHz. The service's turn detection, which is on by default, must notice its end.
@@ -48,17 +54,33 @@ pub async fn spoken_turn(
     question: &Wav,
     options: &TurnOptions,
 ) -> Result<TurnReport, CallError> {
-    if question.rate_hz() != RATE_HZ {
-        let what = format!(
-            "the recording is at {} Hz, not {RATE_HZ}",
-            question.rate_hz()
-        );
+    let question = Question::Spoken(question.clone());
+    hold_turn(call, &question, options, &mut |_| {}).await
+}
+
+/// Calls, says `question`, and collects the reply up to `response.done`; `progress` hears how far it is.
+///
+/// # Errors
+/// [`CallError`] says how far it came.
+///
+/// # Cancel safety
+/// Dropping the future drops the connection, without a close handshake.
+pub async fn hold_turn(
+    call: &Call,
+    question: &Question,
+    options: &TurnOptions,
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<TurnReport, CallError> {
+    if let Question::Spoken(wav) = question
+        && wav.rate_hz() != RATE_HZ
+    {
+        let what = format!("the recording is at {} Hz, not {RATE_HZ}", wav.rate_hz());
         return Err(CallError::Unusable(what));
     }
     within(
         options.turn_max,
         "the end of the turn",
-        turn(call, question, options),
+        turn(call, question, options, progress),
     )
     .await
 }
@@ -71,10 +93,16 @@ enum Stage {
     SpeechEnded,
 }
 
-async fn turn(call: &Call, question: &Wav, options: &TurnOptions) -> Result<TurnReport, CallError> {
+async fn turn(
+    call: &Call,
+    question: &Question,
+    options: &TurnOptions,
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<TurnReport, CallError> {
     let begun = Instant::now();
-    let upgraded = within(options.step_max, "the answer to the upgrade", upgrade(call)).await?;
+    let upgraded = within(options.step_max, UPGRADING, upgrade(call)).await?;
     let upgraded_after = begun.elapsed();
+    progress(Progress::Upgraded);
     let Upgraded {
         stream,
         first_bytes,
@@ -84,6 +112,7 @@ async fn turn(call: &Call, question: &Wav, options: &TurnOptions) -> Result<Turn
     let (stage, watched) = watch::channel(Stage::Opening);
     let mut parser = Parser::new(Role::Client);
     parser.buffer = first_bytes;
+    let asked_at = Cell::new(None);
     let listener = Listener {
         reader,
         parser,
@@ -93,21 +122,25 @@ async fn turn(call: &Call, question: &Wav, options: &TurnOptions) -> Result<Turn
         options,
         begun,
         // While the question is spoken nothing need come.
-        patience: options.step_max + question.duration() + options.trailing_silence,
+        patience: options.step_max + options.trailing_silence + duration(question),
+        question,
+        asked_at: &asked_at,
+        progress,
     };
-    let spoken_at = Cell::new(None);
     let collected = tokio::select! {
         collected = listener.listen() => collected?,
         never = write(writer, queue) => match never {},
-        never = speak(question, options, watched, &outgoing, &spoken_at) => match never {},
+        never = speak(question, options, watched, &outgoing, &asked_at) => match never {},
     };
-    let first_audio = collected.first_audio_at.zip(spoken_at.get());
+    let first_audio = collected.first_audio_at.zip(asked_at.get());
     let latency = first_audio
-        .map(|(audio, spoken): (Instant, Instant)| audio.saturating_duration_since(spoken));
+        .map(|(audio, asked): (Instant, Instant)| audio.saturating_duration_since(asked));
     Ok(TurnReport {
         session_id: collected.session_id,
         model: collected.model,
+        dialect: collected.dialect,
         input_transcript: collected.input_transcript,
+        transcription_failure: collected.transcription_failure,
         reply_transcript: collected.reply_transcript,
         reply_samples: wav::samples_from_le(&collected.reply_bytes).ok_or_else(|| {
             CallError::Protocol("the reply's audio ends within a sample".to_owned())
@@ -120,6 +153,14 @@ async fn turn(call: &Call, question: &Wav, options: &TurnOptions) -> Result<Turn
             total: begun.elapsed(),
         },
     })
+}
+
+/// How long it takes to say.
+fn duration(question: &Question) -> Duration {
+    match question {
+        Question::Spoken(wav) => wav.duration(),
+        Question::Written(_) => Duration::ZERO,
+    }
 }
 
 /// Bounds a wait.
@@ -148,12 +189,16 @@ async fn write(
 
 /// Speaks the recording once the session is ready, then silence until the service has noticed the end.
 async fn speak(
-    question: &Wav,
+    question: &Question,
     options: &TurnOptions,
     mut stage: watch::Receiver<Stage>,
     outgoing: &mpsc::Sender<Vec<u8>>,
-    spoken_at: &Cell<Option<Instant>>,
+    asked_at: &Cell<Option<Instant>>,
 ) -> Infallible {
+    let Question::Spoken(question) = question else {
+        // The listener asks in writing.
+        return std::future::pending().await;
+    };
     // An error means that the listener is gone, and with it all of this.
     let _ = stage.wait_for(|stage| *stage != Stage::Opening).await;
     let mut pace = interval(CHUNK);
@@ -185,7 +230,7 @@ async fn speak(
             .send(ws::text_frame(Role::Client, &event.to_string()))
             .await;
         if index == last_chunk {
-            spoken_at.set(Some(Instant::now()));
+            asked_at.set(Some(Instant::now()));
         }
     }
     std::future::pending().await
@@ -196,8 +241,10 @@ async fn speak(
 struct Collected {
     session_id: String,
     model: String,
+    dialect: Dialect,
     session_created_after: Duration,
     input_transcript: String,
+    transcription_failure: Option<Value>,
     transcribed: bool,
     reply_transcript: String,
     reply_bytes: Vec<u8>,
@@ -214,8 +261,12 @@ struct Listener<'a> {
     dialect: Dialect,
     options: &'a TurnOptions,
     begun: Instant,
-    /// Longest wait for an event once the question is being spoken.
+    /// Longest wait for an event once the question is being asked.
     patience: Duration,
+    question: &'a Question,
+    /// When the last of the question was sent.
+    asked_at: &'a Cell<Option<Instant>>,
+    progress: &'a mut (dyn FnMut(Progress<'_>) + Send),
 }
 
 impl Listener<'_> {
@@ -236,22 +287,50 @@ impl Listener<'_> {
         collected.session_created_after = self.begun.elapsed();
         collected.session_id = text(&created["session"]["id"]);
         collected.model = text(&created["session"]["model"]);
-        let update = json!({"type": "session.update", "session": self.session()});
-        self.send(ws::text_frame(Role::Client, &update.to_string()))
+        if self.options.follow_dialect {
+            self.dialect = dialect_of(&created["session"]).unwrap_or(self.dialect);
+        }
+        collected.dialect = self.dialect;
+        (self.progress)(Progress::SessionCreated);
+        self.send_event(&json!({"type": "session.update", "session": self.session()}))
             .await;
         while self.event(step_max, "session.updated").await?["type"] != "session.updated" {}
+        (self.progress)(Progress::Asking(duration(self.question)));
         self.stage.send_replace(Stage::Ready);
+        if let Question::Written(question) = self.question {
+            collected.input_transcript.clone_from(question);
+            collected.transcribed = true;
+            self.write(question).await;
+        }
         while !(collected.transcribed && collected.responded) {
-            let waiting_for = if collected.responded {
-                "the transcript of the question"
-            } else {
-                "response.done"
+            let awaited = match collected.responded {
+                false => self.event(self.patience, "response.done").await,
+                true if self.options.transcription_may_fail => {
+                    match self.event(TRANSCRIPT_MAX, "the transcript").await {
+                        Err(CallError::Timeout { .. }) => break,
+                        other => other,
+                    }
+                }
+                true => {
+                    self.event(self.patience, "the transcript of the question")
+                        .await
+                }
             };
-            let event = self.event(self.patience, waiting_for).await?;
-            self.collect(&mut collected, &event)?;
+            self.collect(&mut collected, &awaited?)?;
         }
         self.hang_up().await;
         Ok(collected)
+    }
+
+    /// Asks in writing.
+    async fn write(&mut self, question: &str) {
+        let content = json!([{"type": "input_text", "text": question}]);
+        let item = json!({"type": "message", "role": "user", "content": content});
+        self.send_event(&json!({"type": "conversation.item.create", "item": item}))
+            .await;
+        self.send_event(&json!({"type": "response.create"})).await;
+        self.asked_at.set(Some(Instant::now()));
+        (self.progress)(Progress::Asked);
     }
 
     /// What is asked of the session: transcripts both ways, 24 kHz PCM, turns taken by the service.
@@ -288,25 +367,34 @@ impl Listener<'_> {
         session
     }
 
-    fn collect(&self, collected: &mut Collected, event: &Value) -> Result<(), CallError> {
+    fn collect(&mut self, collected: &mut Collected, event: &Value) -> Result<(), CallError> {
         match ga_name(self.dialect, event["type"].as_str().unwrap_or_default()) {
             "input_audio_buffer.speech_stopped" => {
                 self.stage.send_replace(Stage::SpeechEnded);
+                (self.progress)(Progress::Asked);
             }
             "conversation.item.input_audio_transcription.completed" => {
                 collected.input_transcript = text(&event["transcript"]);
                 collected.transcribed = true;
+                (self.progress)(Progress::Heard(&collected.input_transcript));
             }
             "conversation.item.input_audio_transcription.failed" => {
-                return Err(failure(&event["error"], event));
+                if !self.options.transcription_may_fail {
+                    return Err(failure(&event["error"], event));
+                }
+                collected.transcription_failure = Some(event["error"].clone());
+                collected.transcribed = true;
             }
             "response.output_audio_transcript.delta" => {
-                collected
-                    .reply_transcript
-                    .push_str(event["delta"].as_str().unwrap_or_default());
+                let words = event["delta"].as_str().unwrap_or_default();
+                collected.reply_transcript.push_str(words);
+                (self.progress)(Progress::Reply(words));
             }
             "response.output_audio.delta" => {
-                collected.first_audio_at.get_or_insert_with(Instant::now);
+                if collected.first_audio_at.is_none() {
+                    collected.first_audio_at = Some(Instant::now());
+                    (self.progress)(Progress::FirstAudio);
+                }
                 let audio = STANDARD.decode(event["delta"].as_str().unwrap_or_default());
                 let audio = audio
                     .map_err(|_| CallError::Protocol("audio that is not base64".to_owned()))?;
@@ -384,6 +472,11 @@ impl Listener<'_> {
                 source,
             }),
         }
+    }
+
+    async fn send_event(&self, event: &Value) {
+        self.send(ws::text_frame(Role::Client, &event.to_string()))
+            .await;
     }
 
     /// The writer takes everything, so this waits no longer than the peer does to read.

@@ -10,10 +10,10 @@ use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
-use super::{Call, CallError, Dialect};
+use super::{CONNECTING, Call, CallError, Dialect, RESOLVING, SECURING};
 use crate::ids;
 use crate::ws;
 
@@ -153,10 +153,14 @@ fn header(name: &str, value: &str) -> Result<String, CallError> {
 
 async fn connect(call: &Call, target: &Target) -> Result<Box<dyn Stream>, CallError> {
     let broken = |doing| move |source| CallError::Connection { doing, source };
-    let tcp = TcpStream::connect((target.host.as_str(), target.port))
+    let addresses: Vec<_> = lookup_host((target.host.as_str(), target.port))
         .await
-        .map_err(broken("connecting"))?;
-    tcp.set_nodelay(true).map_err(broken("connecting"))?;
+        .map_err(broken(RESOLVING))?
+        .collect();
+    let tcp = TcpStream::connect(addresses.as_slice())
+        .await
+        .map_err(broken(CONNECTING))?;
+    tcp.set_nodelay(true).map_err(broken(CONNECTING))?;
     if !target.secure {
         return Ok(Box::new(tcp));
     }
@@ -169,7 +173,7 @@ async fn connect(call: &Call, target: &Target) -> Result<Box<dyn Stream>, CallEr
     let tls = TlsConnector::from(Arc::clone(config))
         .connect(name, tcp)
         .await
-        .map_err(broken("shaking hands over TLS"))?;
+        .map_err(broken(SECURING))?;
     Ok(Box::new(tls))
 }
 

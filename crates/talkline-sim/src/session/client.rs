@@ -161,6 +161,9 @@ impl Session {
         let item = Item::from_client(given, self.dialect, format)?;
         let after = event.get("previous_item_id").and_then(Value::as_str);
         let (item, previous) = self.conversation.insert(item, after)?;
+        if let Some(written) = item.written_by_user() {
+            self.asked = Some(written);
+        }
         self.announce_item(&item, previous.as_deref());
         Ok(())
     }

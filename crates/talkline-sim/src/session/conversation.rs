@@ -83,6 +83,17 @@ impl Item {
         })
     }
 
+    /// The text of a user's message, if it is in text.
+    pub(crate) fn written_by_user(&self) -> Option<String> {
+        let parts = self.value.get("content")?.as_array()?;
+        let texts: Vec<&str> = parts
+            .iter()
+            .filter(|part| part["type"] == "input_text")
+            .filter_map(|part| part["text"].as_str())
+            .collect();
+        (self.value["role"] == "user" && !texts.is_empty()).then(|| texts.join(" "))
+    }
+
     fn id(&self) -> &str {
         self.value["id"].as_str().unwrap_or_default()
     }

@@ -105,6 +105,7 @@ impl Session {
         self.announce_item(&item, previous.as_deref());
         let transcript = hearing::transcript(&samples);
         self.transcribe(&id, &transcript, heard_ms);
+        self.asked = Some(transcript.clone());
         self.last_heard = Some(Script {
             text: transcript,
             samples: Some(samples),

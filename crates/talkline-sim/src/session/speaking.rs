@@ -6,12 +6,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::answer::Answer;
 use super::conversation::Item;
 use super::reply::{Reply, Script, Timing};
 use super::shape::Fault;
 use super::usage::Tokens;
 use super::{Dialect, Ending, Output, Session, usage, with};
-use crate::clips;
 use crate::misbehaviour::Misbehaviour;
 use crate::simulator::{Pace, Reply as ReplyChoice};
 
@@ -41,7 +41,7 @@ impl Session {
         let timing = match self.rules.pace {
             Pace::RealTime => Timing {
                 first: now + Duration::from_millis(300),
-                every: Duration::from_millis(200),
+                every: Duration::from_millis(160),
             },
             Pace::Fast { delta_every } => Timing {
                 first: now,
@@ -76,12 +76,13 @@ impl Session {
         if let Some(heard) = self.last_heard.clone().filter(|_| parrot) {
             return heard;
         }
-        let clip = clips::REPLIES[self.replies_given % clips::REPLIES.len()];
+        let asked = self.asked.take().unwrap_or_default();
+        let answer = match self.misbehaviour {
+            Some(Misbehaviour::LongReply) => Answer::Count,
+            _ => Answer::to(&asked, self.replies_given),
+        };
         self.replies_given += 1;
-        Script {
-            text: clip.text.to_owned(),
-            samples: clip.wav().ok().map(|wav| wav.samples().to_vec()),
-        }
+        answer.script()
     }
 
     pub(super) fn open_response(&mut self, reply: &Reply) {

@@ -12,17 +12,20 @@ use crate::diagnosis::table::ROWS;
     reason = "a test compares a file of the repository"
 )]
 fn the_page_of_errors_is_fresh() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(ERRORS_PAGE);
-    let fresh = errors_reference();
-    if std::env::var_os("TALKLINE_BLESS").is_some() {
-        std::fs::write(&path, &fresh).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for (file, fresh) in [
+        (ERRORS_PAGE, errors_reference()),
+        (ERRORS_MODULE, errors_module()),
+    ] {
+        let path = root.join(file);
+        if std::env::var_os("TALKLINE_BLESS").is_some() {
+            std::fs::write(&path, &fresh).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(&path).unwrap_or_default() == fresh,
+            "{file} is stale: run `TALKLINE_BLESS=1 cargo test -p talkline-dialect`"
+        );
     }
-    assert!(
-        std::fs::read_to_string(&path).unwrap_or_default() == fresh,
-        "{ERRORS_PAGE} is stale: run `TALKLINE_BLESS=1 cargo test -p talkline-dialect`"
-    );
 }
 
 #[test]

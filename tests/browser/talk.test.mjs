@@ -1,0 +1,313 @@
+// What a person at the Talk page sees and hears.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { after, before, test } from 'node:test';
+
+import { Line, Visitor, clip, demo, silence } from './kit.mjs';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** Longest time from the start of the demo to the first sound. */
+const FIRST_SOUND_MS = 10_000;
+/** How far the cut may lie from what was played. */
+const CUT_MS = 60;
+
+let running;
+before(async () => {
+  running = await demo();
+});
+after(() => running?.talkline.stop());
+
+/** A visit that ends on every path, to a page that may not complain. */
+async function visit(url, options, use) {
+  const visitor = await Visitor.at(url, options);
+  try {
+    await use(visitor);
+    assert.deepEqual(visitor.complaints, []);
+  } catch (error) {
+    await visitor.shot(`failed-${Date.now()}`).catch(() => {});
+    throw error;
+  } finally {
+    await visitor.leave();
+  }
+}
+
+/** Nothing that a person with a screen reader, a keyboard or weak eyes would stumble over. */
+async function checkAccessible(visitor, state) {
+  await visitor.page.evaluate(AXE);
+  const violations = await visitor.page.evaluate(async () => {
+    const found = await window.axe.run(document, { resultTypes: ['violations'] });
+    return found.violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map(({ html }) => html).join(' ')}`);
+  });
+  assert.deepEqual(violations, [], state);
+}
+
+test('from the start of the demo to the first sound, and a whole turn', async () => {
+  const fresh = await demo();
+  try {
+    const says = [silence(1.2), clip('question')];
+    await visit(fresh.url, { says, ears: true }, async (visitor) => {
+      await visitor.page.click('#talk');
+      await visitor.until(() => window.watched.firstHeard !== null);
+      const took = performance.now() - fresh.talkline.started;
+      console.log(`demo started to first sound: ${Math.round(took)} ms`);
+      assert.ok(took < FIRST_SOUND_MS, `${Math.round(took)} ms`);
+
+      await visitor.state('speaking');
+      await visitor.state('listening');
+      const captions = await visitor.text('captions');
+      assert.match(captions, /You\n?Hello, is this line working\?/);
+      assert.match(captions, /Reply\n?Yes, loud and clear/);
+      const spoken = await visitor.page.locator('#spoken').innerText();
+      assert.match(spoken, /You: Hello, is this line working\?/);
+
+      const heard = await visitor.page.evaluate(() => window.watched.compare());
+      assert.equal(heard.rest, 0, JSON.stringify(heard));
+      assert.ok(heard.same > 24_000, 'more than a second was heard');
+
+      // The page's figure against the ear's own: from the event that ended the turn to the first loud sample.
+      const measured = await visitor.page.evaluate(() => {
+        const stopped = window.watched.received.find(({ event }) => event.type === 'input_audio_buffer.speech_stopped');
+        return window.watched.firstHeard - stopped.at;
+      });
+      const shown = Number.parseFloat(await visitor.text('turn-latency'));
+      console.log(`turn end to first sound: shown ${shown} ms, measured ${Math.round(measured)} ms`);
+      assert.ok(Math.abs(measured - shown) < 120, `shown ${shown}, measured ${measured}`);
+      assert.ok(Number.parseFloat(await visitor.text('speech-latency')) >= shown + 300, 'the pause that ends a turn is in it');
+      await visitor.until(() => document.getElementById('relay-latency').textContent !== '–');
+      assert.match(await visitor.text('tokens'), /Output\s+\d+\s+[1-9]\d*/);
+      assert.equal(await visitor.text('gaps'), 'no gaps');
+      await visitor.page.click('#log > summary');
+      await visitor.page.fill('#search', 'response.done');
+      await visitor.page.locator('#events .event:not([hidden]) summary').last().click();
+      assert.match(await visitor.page.locator('#events .body').innerText(), /"usage"/);
+      await visitor.shot('after-a-turn');
+    });
+  } finally {
+    await fresh.talkline.stop();
+  }
+});
+
+test('every state looks like itself', async () => {
+  const says = [silence(4), clip('question'), clip('question')];
+  await visit(running.url, { says }, async (visitor) => {
+    await visitor.shot('idle');
+    await visitor.page.click('#talk');
+    await visitor.state('listening');
+    await visitor.shot('listening');
+    for (const state of ['hearing', 'thinking', 'speaking']) {
+      await visitor.state(state);
+      await visitor.shot(state);
+    }
+  });
+});
+
+test('speaking interrupts the reply, and the cut is where it was heard', async () => {
+  const says = [silence(1.5), clip('question'), silence(2.4), clip('question')];
+  await visit(running.url, { says, ears: true }, async (visitor) => {
+    await visitor.page.click('#talk');
+    await visitor.state('speaking');
+    const cut = await visitor.until(() => window.watched.sent.find(({ event }) => event.type === 'conversation.item.truncate')?.event);
+    await visitor.shot('interrupted');
+    // The second reply follows: of the first there is what was heard before it.
+    const heard = await visitor.page.evaluate((item) => window.watched.compare(item), cut.item_id);
+    const played = (heard.first + heard.same) / 24;
+    console.log(`cut at ${cut.audio_end_ms} ms, heard ${played.toFixed(1)} ms`);
+    assert.ok(Math.abs(cut.audio_end_ms - played) <= CUT_MS, `cut ${cut.audio_end_ms}, heard ${played}`);
+    assert.ok(played < 3_500, 'it was cut in the midst: whole, it has 3.9 s');
+    await visitor.until(() => window.watched.received.some(({ event }) => event.type === 'conversation.item.truncated'));
+    assert.deepEqual(await visitor.events('received', 'error'), []);
+    await visitor.state('speaking');
+    assert.match(await visitor.text('captions'), /interrupted/);
+  });
+});
+
+test('a reply of a minute is heard to its end without a gap', async () => {
+  await visit(running.url, { ears: true }, async (visitor) => {
+    await visitor.page.fill('#text', 'Please count to sixty.');
+    await visitor.page.keyboard.press('Enter');
+    await visitor.state('speaking');
+    await visitor.until(() => window.watched.received.some(({ event }) => event.type === 'response.done'), undefined, 90_000);
+    await visitor.page.waitForSelector('body[data-state="listening"]', { timeout: 90_000 });
+    const heard = await visitor.page.evaluate(() => window.watched.compare());
+    console.log(`a minute: ${heard.came / 24_000} s came, ${heard.same / 24_000} s were heard in one piece`);
+    assert.ok(heard.came >= 60 * 24_000, `${heard.came / 24_000} s came`);
+    assert.equal(heard.rest, 0, JSON.stringify(heard));
+    assert.equal(await visitor.text('gaps'), 'no gaps');
+  });
+});
+
+test('a microphone that is denied', async () => {
+  await visit(running.url, { microphone: 'denied' }, async (visitor) => {
+    await visitor.page.click('#talk');
+    await visitor.state('error');
+    await visitor.shot('microphone-denied');
+    assert.match(await visitor.text('problem-summary'), /not to let this page use the microphone/);
+    assert.match(await visitor.text('problem-step'), /Allow the microphone/);
+    assert.equal(await visitor.text('problem-code'), 'microphone_denied');
+    await checkAccessible(visitor, 'error');
+  });
+});
+
+test('no microphone: writing works all the same, and the codes are explained', async () => {
+  await visit(running.url, { microphone: 'missing' }, async (visitor) => {
+    await visitor.page.click('#talk');
+    await visitor.state('error');
+    await visitor.shot('microphone-missing');
+    assert.equal(await visitor.text('problem-code'), 'microphone_missing');
+    await visitor.page.click('#write-instead');
+    await visitor.state('listening');
+    await visitor.page.keyboard.type('What can you do?');
+    await visitor.page.keyboard.press('Enter');
+    await visitor.state('speaking');
+    assert.match(await visitor.text('captions'), /What can you do\?/);
+    await visitor.page.goto(new URL('errors.html#microphone_missing', running.url).href);
+    await visitor.page.waitForSelector('article:target');
+    assert.match(await visitor.page.locator('article:target').innerText(), /No microphone was found/);
+    await checkAccessible(visitor, 'error codes');
+    await visitor.shot('error-codes');
+  });
+});
+
+test('a relay that dies in the midst of a reply, and comes back', async () => {
+  const line = await Line.start();
+  try {
+    await visit(line.url, {}, async (visitor) => {
+      await visitor.page.fill('#text', 'Please count to sixty.');
+      await visitor.page.keyboard.press('Enter');
+      await visitor.state('speaking');
+      await line.relay.stop('SIGKILL');
+      await visitor.state('error');
+      await visitor.shot('connection-lost');
+      assert.equal(await visitor.text('problem-code'), 'connection_lost');
+      await visitor.page.click('#retry');
+      await visitor.until(() => document.getElementById('problem-code').textContent === 'relay_unreachable');
+      await visitor.state('error');
+      await visitor.shot('relay-unreachable');
+      await line.startRelay();
+      await visitor.page.click('#retry');
+      await visitor.state('listening');
+      assert.ok(!(await visitor.page.locator('#problem').isVisible()));
+      await visitor.page.fill('#text', 'What can you do?');
+      await visitor.page.keyboard.press('Enter');
+      await visitor.state('speaking');
+    });
+  } finally {
+    await line.stop();
+  }
+});
+
+test('a wrong Azure deployment is explained', async () => {
+  const line = await Line.start({ deployment: 'deployment_not_found' });
+  try {
+    await visit(line.url, {}, async (visitor) => {
+      await visitor.page.click('#talk');
+      await visitor.state('error');
+      await visitor.shot('wrong-deployment');
+      assert.equal(await visitor.text('problem-code'), 'azure_deployment_not_found');
+      assert.match(await visitor.text('problem-summary'), /deployment/);
+      assert.match(await visitor.text('problem-step'), /az cognitiveservices account deployment list/);
+      const link = visitor.page.locator('#problem-link');
+      assert.match(await link.getAttribute('href'), /errors\.html#azure_deployment_not_found$/);
+      await checkAccessible(visitor, 'diagnosis');
+    });
+  } finally {
+    await line.stop();
+  }
+});
+
+test('an operator’s page asks for a client key, and forgets it', async () => {
+  const line = await Line.start({ clients: 'keys = [{ name = "team", env = "TALKLINE_TEST_KEY" }]' });
+  try {
+    await visit(line.url, {}, async (visitor) => {
+      await visitor.page.waitForSelector('#key-form:not([hidden])');
+      await visitor.shot('client-key');
+      await visitor.page.fill('#key', `${line.key}-wrong`);
+      await visitor.page.keyboard.press('Enter');
+      await visitor.page.click('#talk');
+      await visitor.state('error');
+      assert.equal(await visitor.text('problem-code'), 'client_key_unknown');
+      await visitor.page.fill('#key', line.key);
+      await visitor.page.keyboard.press('Enter');
+      await visitor.page.click('#talk');
+      await visitor.state('listening');
+      const stored = await visitor.page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie]));
+      assert.equal(stored, '[{},{},""]');
+    });
+  } finally {
+    await line.stop();
+  }
+});
+
+test('a whole turn by keyboard alone, push-to-talk included', async () => {
+  const says = [silence(0.2), ...Array.from({ length: 8 }, () => clip('question'))];
+  await visit(running.url, { says }, async (visitor) => {
+    const press = async (id) => {
+      for (let tabs = 0; tabs < 40; tabs += 1) {
+        if (await visitor.page.evaluate((id) => document.activeElement?.id === id, id)) return;
+        await visitor.page.keyboard.press('Tab');
+      }
+      assert.fail(`the Tab key does not lead to ${id}`);
+    };
+    await press('push');
+    await visitor.page.keyboard.press('Space');
+    assert.equal(await visitor.page.getAttribute('#push', 'aria-pressed'), 'true');
+    await press('talk');
+    await visitor.page.keyboard.press('Enter');
+    await visitor.state('listening');
+    await press('talk');
+    await visitor.page.keyboard.down('Space');
+    await visitor.state('hearing');
+    await visitor.shot('push-to-talk');
+    await visitor.until(() => window.watched.sent.filter(({ event }) => event.type === 'input_audio_buffer.append').length > 60);
+    await visitor.page.keyboard.up('Space');
+    await visitor.state('speaking');
+    assert.equal((await visitor.events('sent', 'input_audio_buffer.commit')).length, 1);
+    await visitor.page.keyboard.press('Escape');
+    await visitor.state('listening');
+    await visitor.until(() => window.watched.sent.some(({ event }) => event.type === 'conversation.item.truncate'));
+    const sent = (await visitor.events('sent', 'input_audio_buffer.append')).length;
+    await press('end');
+    await visitor.page.keyboard.press('Enter');
+    await visitor.state('closed');
+    assert.equal((await visitor.events('sent', 'input_audio_buffer.append')).length, sent, 'nothing is sent unless the key is held');
+  });
+});
+
+test('mute and half duplex send nothing of the microphone', async () => {
+  const says = [silence(1.5), clip('question'), silence(2.4), clip('question')];
+  await visit(running.url, { says }, async (visitor) => {
+    await visitor.page.click('#half');
+    await visitor.page.click('#talk');
+    await visitor.state('speaking');
+    await visitor.state('listening');
+    assert.deepEqual(await visitor.events('sent', 'conversation.item.truncate'), [], 'it was not interrupted');
+    await visitor.page.click('#mute');
+    const stopped = await visitor.until(() => {
+      const appends = window.watched.sent.filter(({ event }) => event.type === 'input_audio_buffer.append');
+      return performance.now() - appends.at(-1).at > 400 && appends.length;
+    });
+    assert.ok(stopped > 0);
+  });
+});
+
+for (const dark of [false, true]) {
+  test(`nothing is inaccessible, ${dark ? 'dark' : 'light'}, wide and narrow`, async () => {
+    for (const [name, width, height] of [['wide', 1180, 1000], ['phone', 390, 844]]) {
+      const look = `${dark ? 'dark' : 'light'}-${name}`;
+      await visit(running.url, { dark, width, height }, async (visitor) => {
+        await checkAccessible(visitor, `${look}, idle`);
+        await visitor.page.fill('#text', 'What can you do?');
+        await visitor.page.keyboard.press('Enter');
+        await visitor.state('speaking');
+        await visitor.page.click('#log > summary');
+        await checkAccessible(visitor, `${look}, speaking`);
+        await visitor.shot(look);
+        const overflow = await visitor.page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(overflow <= 0, `${look}: ${overflow} pixels too wide`);
+      });
+    }
+  });
+}

@@ -1,0 +1,262 @@
+// A microphone and a session with a browser made of paper, Firefox's peculiarity included.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { Microphone } from '../src/microphone.js';
+import { TalkSession } from '../src/session.js';
+
+/** An error as browsers name it. */
+function named(name) {
+  const error = new Error(name);
+  error.name = name;
+  return error;
+}
+
+class Track extends EventTarget {
+  stopped = false;
+
+  stop() {
+    this.stopped = true;
+  }
+
+  getSettings() {
+    return { deviceId: 'm1' };
+  }
+}
+
+/** What this browser did is in `log`. */
+function paperBrowser({ microphoneError, mixesRates = true, answers = [] } = {}) {
+  const log = [];
+  const tracks = [];
+  const nodes = [];
+  class Context {
+    state = 'running';
+    destination = {};
+    audioWorklet = { addModule: async (url) => log.push(`module ${String(url).split('/').at(-1)}`) };
+
+    constructor({ sampleRate = 48_000 } = {}) {
+      this.sampleRate = sampleRate;
+      log.push(`context ${sampleRate}`);
+    }
+
+    createMediaStreamSource() {
+      if (!mixesRates && this.sampleRate !== 48_000) throw named('NotSupportedError');
+      return { connect() {}, disconnect() {} };
+    }
+
+    createAnalyser() {
+      return { context: this, connect() {} };
+    }
+
+    async resume() {}
+
+    async close() {
+      this.state = 'closed';
+      log.push(`closed ${this.sampleRate}`);
+    }
+  }
+  class Node {
+    port = { postMessage: (order) => log.push(`order ${order.kind}`), close() {}, onmessage: null };
+
+    constructor(context, name) {
+      log.push(`${name} at ${context.sampleRate}`);
+      nodes.push(this);
+    }
+
+    connect() {}
+  }
+  class Socket {
+    static CONNECTING = 0;
+    static OPEN = 1;
+    static last = null;
+    readyState = 0;
+    bufferedAmount = 0;
+    sent = [];
+
+    constructor(url, protocols) {
+      log.push(`socket ${url} ${protocols}`);
+      Socket.last = this;
+    }
+
+    send(data) {
+      this.sent.push(JSON.parse(data));
+    }
+
+    close(code) {
+      this.readyState = 3;
+      log.push(`socket closed ${code}`);
+    }
+  }
+  const environment = {
+    AudioContext: Context,
+    AudioWorkletNode: Node,
+    WebSocket: Socket,
+    isSecureContext: true,
+    mediaDevices: {
+      async getUserMedia() {
+        if (microphoneError) throw named(microphoneError);
+        const track = new Track();
+        tracks.push(track);
+        return { getAudioTracks: () => [track], getTracks: () => [track] };
+      },
+    },
+    fetch: async () => {
+      const answer = answers.shift();
+      if (!answer) throw new TypeError('Failed to fetch');
+      return { ok: answer.status === 200, status: answer.status, json: async () => answer.body };
+    },
+  };
+  return { environment, log, tracks, nodes, Socket };
+}
+
+const TICKET = { status: 200, body: { transport: 'gateway-relay', url: 'ws://relay.test/v1/realtime', protocols: ['realtime', 'k'] } };
+
+test('the microphone runs at 24 kHz where the browser resamples', async () => {
+  const { environment, log, tracks } = paperBrowser();
+  const microphone = new Microphone({ environment, onchunk() {} });
+  await microphone.open();
+  assert.deepEqual(log, ['context 24000', 'module capture-worklet.js', 'talkline-capture at 24000']);
+  assert.equal(microphone.rate, 24_000);
+  await microphone.close();
+  assert.ok(tracks[0].stopped);
+});
+
+test('in Firefox it runs at the device’s rate, and the worklet resamples', async () => {
+  const { environment, log } = paperBrowser({ mixesRates: false });
+  const microphone = new Microphone({ environment, onchunk() {} });
+  await microphone.open();
+  assert.deepEqual(log, ['context 24000', 'closed 24000', 'context 48000', 'module capture-worklet.js', 'talkline-capture at 48000']);
+  assert.equal(microphone.rate, 48_000);
+});
+
+test('why there is no microphone', async () => {
+  const check = async (microphoneError, code) => {
+    const { environment } = paperBrowser({ microphoneError });
+    await assert.rejects(new Microphone({ environment, onchunk() {} }).open(), { code });
+  };
+  await check('NotAllowedError', 'microphone_denied');
+  await check('NotFoundError', 'microphone_missing');
+  await check('NotReadableError', 'microphone_busy');
+  await check('TypeError', 'audio_unavailable');
+  const { environment } = paperBrowser();
+  await assert.rejects(new Microphone({ environment: { ...environment, isSecureContext: false }, onchunk() {} }).open(), { code: 'insecure_context' });
+});
+
+/** A session up to its `session.created`. */
+async function connected(options = {}) {
+  const browser = paperBrowser({ answers: [TICKET] });
+  const session = new TalkSession({ relay: 'http://relay.test/', environment: browser.environment, ...options });
+  const states = [];
+  session.on('state', (state) => states.push(state));
+  const closed = new Promise((resolve) => session.on('closed', resolve));
+  const connecting = session.connect();
+  while (!browser.Socket.last) await new Promise((resolve) => setImmediate(resolve));
+  const socket = browser.Socket.last;
+  const receive = (event) => socket.onmessage({ data: JSON.stringify(event) });
+  socket.readyState = 1;
+  socket.onopen();
+  return { ...browser, session, states, closed, connecting, socket, receive };
+}
+
+const CREATED = { type: 'session.created', session: { type: 'realtime', audio: { input: { turn_detection: { type: 'server_vad' } } } } };
+
+test('a session connects with the relay’s ticket and says what it wants', async () => {
+  const { session, connecting, socket, receive, log, states } = await connected({ settings: { voice: 'marin' } });
+  receive(CREATED);
+  await connecting;
+  assert.ok(log.includes('socket ws://relay.test/v1/realtime realtime,k'));
+  assert.deepEqual(states, ['connecting', 'listening']);
+  assert.equal(socket.sent[0].session.audio.output.voice, 'marin');
+  await session.close();
+  assert.equal(session.state, 'closed');
+  assert.ok(log.includes('socket closed 1000'));
+});
+
+test('chunks are sent, unless muted: then a second of silence and no more', async () => {
+  const { session, connecting, socket, receive, nodes } = await connected();
+  receive(CREATED);
+  await connecting;
+  const capture = nodes.find((node) => node.port.onmessage && node !== nodes[0]) ?? nodes[0];
+  const chunk = (value) => {
+    for (const node of nodes) node.port.onmessage?.({ data: { pcm: new Int16Array(480).fill(value), level: 0.1 } });
+  };
+  assert.ok(capture);
+  chunk(7);
+  const appends = () => socket.sent.filter(({ type }) => type === 'input_audio_buffer.append');
+  assert.equal(appends().length, 1);
+  session.mute(true);
+  for (let count = 0; count < 80; count += 1) chunk(7);
+  assert.equal(appends().length, 1 + 50);
+  assert.match(appends().at(-1).audio, /^A+$/);
+  session.mute(false);
+  chunk(7);
+  assert.equal(appends().length, 52);
+});
+
+test('an interruption flushes, and truncates by the player’s report', async () => {
+  const { connecting, socket, receive, nodes, log } = await connected({ microphone: false });
+  receive(CREATED);
+  await connecting;
+  receive({ type: 'response.created', response: { id: 'r' } });
+  receive({ type: 'response.output_audio.delta', response_id: 'r', item_id: 'i', delta: 'AAAAAA==' });
+  receive({ type: 'input_audio_buffer.speech_started', item_id: 'u' });
+  assert.ok(log.includes('order flush'));
+  nodes[0].port.onmessage({ data: { kind: 'flushed', ticket: 1, positions: [{ item: 'i', played: 2_400, received: 4_800 }] } });
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(socket.sent.at(-1), { type: 'conversation.item.truncate', item_id: 'i', content_index: 0, audio_end_ms: 100 });
+});
+
+test('why a conversation did not begin, or ended', async () => {
+  const check = async (act, code) => {
+    const { connecting, closed, session, ...rest } = await connected();
+    const outcome = connecting.catch(() => {});
+    await act(rest);
+    await outcome;
+    const failure = await closed;
+    assert.equal(failure?.code ?? null, code);
+    assert.ok(failure.summary !== '' && failure.nextStep !== '', code);
+    assert.equal(session.state, 'closed');
+  };
+  const refused = { type: 'error', error: { code: 'azure_key_invalid', message: 'The key is wrong. Next step: Get another.' } };
+  await check(({ receive, socket }) => {
+    receive(refused);
+    socket.onclose({ code: 1008, reason: 'azure_key_invalid' });
+  }, 'azure_key_invalid');
+  await check(({ receive, socket }) => {
+    receive(CREATED);
+    socket.onclose({ code: 1006, reason: '' });
+  }, 'connection_lost');
+  await check(({ receive, socket }) => {
+    receive(CREATED);
+    receive({ type: 'error', error: { code: 'invalid_value', message: 'of no account' } });
+    socket.onclose({ code: 1006, reason: '' });
+  }, 'connection_lost');
+  await check(({ receive, socket }) => {
+    receive(CREATED);
+    socket.onclose({ code: 1001, reason: 'relay_shutting_down' });
+  }, 'relay_shutting_down');
+});
+
+test('a relay that is not there, and one that says no', async () => {
+  const check = async (answers, code) => {
+    const { environment } = paperBrowser({ answers });
+    const session = new TalkSession({ relay: 'http://relay.test/', microphone: false, environment });
+    await assert.rejects(session.connect(), { code });
+    assert.equal(session.state, 'closed');
+  };
+  await check([], 'relay_unreachable');
+  await check([{ status: 401, body: { error: { code: 'client_key_missing', message: 'no' } } }], 'client_key_missing');
+  await check([{ status: 429, body: { error: { code: 'too_many', message: 'Slow down.' } } }], 'too_many');
+  await check([{ status: 502, body: null }], 'session_refused');
+  await check([{ status: 200, body: { transport: 'webrtc', url: 'https://elsewhere.test' } }], 'transport_unsupported');
+});
+
+test('after its end a session can be connected again', async () => {
+  const { session, connecting, receive, socket } = await connected();
+  receive(CREATED);
+  await connecting;
+  socket.onclose({ code: 1006, reason: '' });
+  assert.equal(session.state, 'closed');
+  await assert.rejects(session.connect(), { code: 'relay_unreachable' });
+});
