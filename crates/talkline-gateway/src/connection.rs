@@ -16,7 +16,7 @@ use talkline_config::{Refusals, RouteMatch, UnknownModel};
 use talkline_dialect::{Ask, Diagnosis, REALTIME_SUBPROTOCOL};
 use talkline_relay::{Leg, Options as RelayOptions, UpstreamMasking, refuse, relay};
 use talkline_session::{
-    Rate, Session, Summary,
+    Session, Summary,
     policy::{Guard, Policy, Setup},
 };
 use tokio::{
