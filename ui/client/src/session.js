@@ -152,13 +152,18 @@ export class TalkSession extends Emitter {
       const microphone = this.#makeMicrophone();
       this.#speaker = speaker;
       this.#microphone = microphone;
-      // All at once: whichever fails says why, the first of them in this order.
-      const outcomes = await Promise.allSettled([microphone?.open(), speaker.open(), this.#ask()]);
-      for (const outcome of outcomes) {
-        if (outcome.status === 'rejected') throw outcome.reason;
-      }
+      const asked = this.#ask();
+      // All at once, so that the prompt for the microphone does not wait for the network.
+      const outcomes = await Promise.allSettled([asked, microphone?.open(), speaker.open()]);
+      const failures = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [asFailure(outcome.reason)] : []));
+      // Without the relay the worklets cannot be loaded either; else the user's own devices come first.
+      const worst =
+        failures.find(({ code }) => code === 'relay_unreachable') ??
+        failures.find(({ code }) => code.startsWith('microphone_')) ??
+        failures[0];
+      if (worst) throw worst;
       this.#check(generation);
-      const ticket = /** @type {PromiseFulfilledResult<Ticket>} */ (outcomes[2]).value;
+      const ticket = await asked;
       const session = await this.#dial(ticket, generation);
       this.#check(generation);
       this.#settle(session);
