@@ -147,9 +147,9 @@ export class TalkSession extends Emitter {
     this.#clock = new SentClock();
     this.#lastError = null;
     this.#become('connecting');
+    const speaker = this.#makeSpeaker();
+    const microphone = this.#makeMicrophone();
     try {
-      const speaker = this.#makeSpeaker();
-      const microphone = this.#makeMicrophone();
       this.#speaker = speaker;
       this.#microphone = microphone;
       const asked = this.#ask();
@@ -172,6 +172,8 @@ export class TalkSession extends Emitter {
       this.#become(this.#turns.phase);
     } catch (error) {
       if (generation === this.#generation) await this.#end(asFailure(error));
+      // Whoever was asked for the microphone may have answered after the conversation was given up.
+      await Promise.all([microphone?.close(), speaker.close()]);
       throw asFailure(error);
     }
   }
@@ -382,7 +384,7 @@ export class TalkSession extends Emitter {
       };
       socket.onclose = ({ code, reason }) => {
         clearTimeout(deadline);
-        if (generation !== this.#generation) return;
+        if (generation !== this.#generation) return reject(failure('session_ended'));
         const error = this.#lastError;
         const why =
           error && (!created || code !== 1006) && closes(error, reason)
