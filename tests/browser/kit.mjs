@@ -231,9 +231,9 @@ export class Visitor {
     return this.page.locator(`#${id}`).innerText();
   }
 
-  async shot(name) {
+  async shot(name, { fullPage = true } = {}) {
     mkdirSync(SHOTS, { recursive: true });
-    await this.page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true });
+    await this.page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage });
   }
 
   async leave() {

@@ -91,16 +91,30 @@ test('from the start of the demo to the first sound, and a whole turn', async ()
 });
 
 test('every state looks like itself', async () => {
-  const says = [silence(4), clip('question'), clip('question')];
+  const says = [silence(4), clip('question'), silence(6.5), clip('question')];
   await visit(running.url, { says }, async (visitor) => {
     await visitor.shot('idle');
+    let goOn;
+    const held = new Promise((resolve) => {
+      goOn = resolve;
+    });
+    await visitor.page.route('**/talk/session', async (route) => {
+      await held;
+      await route.continue();
+    });
     await visitor.page.click('#talk');
+    await visitor.state('connecting');
+    await visitor.shot('connecting');
+    goOn();
     await visitor.state('listening');
     await visitor.shot('listening');
-    for (const state of ['hearing', 'thinking', 'speaking']) {
-      await visitor.state(state);
-      await visitor.shot(state);
-    }
+    await visitor.state('thinking');
+    await visitor.shot('thinking');
+    await visitor.state('speaking');
+    await visitor.until(() => document.getElementById('captions').textContent.includes('clear'));
+    await visitor.shot('speaking');
+    await visitor.state('hearing');
+    await visitor.shot('hearing');
   });
 });
 
@@ -167,7 +181,7 @@ test('no microphone: writing works all the same, and the codes are explained', a
     await visitor.page.waitForSelector('article:target');
     assert.match(await visitor.page.locator('article:target').innerText(), /No microphone was found/);
     await checkAccessible(visitor, 'error codes');
-    await visitor.shot('error-codes');
+    await visitor.shot('error-codes', { fullPage: false });
   });
 });
 

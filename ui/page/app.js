@@ -25,6 +25,7 @@ const WORDS = {
   closed: ['Ready to talk', 'The conversation has ended.', 'Start talking', 'microphone'],
   error: ['Something is wrong', '', 'Try again', 'microphone'],
 };
+const KEY_HINT = 'This relay wants a client key first.';
 const PUSH_HINT = 'Hold the button, or the space bar while it has the focus, and speak.';
 
 class App {
@@ -274,6 +275,7 @@ class App {
       const config = await answer.json();
       this.#needsKey = config.authentication === 'client_key';
       if (this.#needsKey && this.#key === '') this.#keyForm.hidden = false;
+      this.#render();
       this.#showWhere('', config.transport ?? '');
       this.#offerModels(Array.isArray(config.models) ? config.models : []);
     } catch {
@@ -325,7 +327,8 @@ class App {
     document.body.dataset['state'] = state;
     this.#talk.dataset['glyph'] = pushes ? 'microphone' : glyph;
     this.#status.textContent = status;
-    this.#hint.textContent = pushes && state !== 'hearing' ? PUSH_HINT : hint;
+    const locked = this.#needsKey && this.#key === '' && !this.#isOpen && state !== 'error';
+    this.#hint.textContent = locked ? KEY_HINT : pushes && state !== 'hearing' ? PUSH_HINT : hint;
     this.#label.textContent = pushes ? 'Hold to talk' : label;
     this.#talk.title = this.#label.textContent;
     this.#end.hidden = !this.#isOpen;

@@ -46,7 +46,7 @@ export class EventLog {
   add({ sent, event }) {
     this.#total += 1;
     const json = JSON.stringify(event, shortened);
-    const size = json.length;
+    const size = JSON.stringify(event).length;
     const last = this.#entries.at(-1);
     if (last && last.type === event.type && last.sent === sent && STREAMED.has(event.type)) {
       last.count += 1;

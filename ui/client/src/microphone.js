@@ -135,7 +135,10 @@ export class Microphone {
   async #start(context, stream) {
     this.#context = context;
     this.#connect(stream);
-    await context.audioWorklet.addModule(String(this.#options.workletUrl ?? WORKLET));
+    await context.audioWorklet.addModule(String(this.#options.workletUrl ?? WORKLET)).catch((error) => {
+      // It has the name of a device's failure.
+      throw failure('audio_unavailable', { cause: error });
+    });
     const node = new this.#environment.AudioWorkletNode(context, 'talkline-capture', {
       numberOfInputs: 1,
       numberOfOutputs: 1,

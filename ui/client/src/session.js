@@ -147,18 +147,23 @@ export class TalkSession extends Emitter {
     this.#clock = new SentClock();
     this.#lastError = null;
     this.#become('connecting');
+    const speaker = this.#makeSpeaker();
+    const microphone = this.#makeMicrophone();
     try {
-      const speaker = this.#makeSpeaker();
-      const microphone = this.#makeMicrophone();
       this.#speaker = speaker;
       this.#microphone = microphone;
-      // All at once: whichever fails says why, the first of them in this order.
-      const outcomes = await Promise.allSettled([microphone?.open(), speaker.open(), this.#ask()]);
-      for (const outcome of outcomes) {
-        if (outcome.status === 'rejected') throw outcome.reason;
-      }
+      const asked = this.#ask();
+      // All at once, so that the prompt for the microphone does not wait for the network.
+      const outcomes = await Promise.allSettled([asked, microphone?.open(), speaker.open()]);
+      const failures = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [asFailure(outcome.reason)] : []));
+      // Without the relay the worklets cannot be loaded either; else the user's own devices come first.
+      const worst =
+        failures.find(({ code }) => code === 'relay_unreachable') ??
+        failures.find(({ code }) => code.startsWith('microphone_')) ??
+        failures[0];
+      if (worst) throw worst;
       this.#check(generation);
-      const ticket = /** @type {PromiseFulfilledResult<Ticket>} */ (outcomes[2]).value;
+      const ticket = await asked;
       const session = await this.#dial(ticket, generation);
       this.#check(generation);
       this.#settle(session);
@@ -167,6 +172,8 @@ export class TalkSession extends Emitter {
       this.#become(this.#turns.phase);
     } catch (error) {
       if (generation === this.#generation) await this.#end(asFailure(error));
+      // Whoever was asked for the microphone may have answered after the conversation was given up.
+      await Promise.all([microphone?.close(), speaker.close()]);
       throw asFailure(error);
     }
   }
@@ -377,7 +384,7 @@ export class TalkSession extends Emitter {
       };
       socket.onclose = ({ code, reason }) => {
         clearTimeout(deadline);
-        if (generation !== this.#generation) return;
+        if (generation !== this.#generation) return reject(failure('session_ended'));
         const error = this.#lastError;
         const why =
           error && (!created || code !== 1006) && closes(error, reason)

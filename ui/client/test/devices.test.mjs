@@ -252,6 +252,33 @@ test('a relay that is not there, and one that says no', async () => {
   await check([{ status: 200, body: { transport: 'webrtc', url: 'https://elsewhere.test' } }], 'transport_unsupported');
 });
 
+test('a conversation that is given up while it begins leaves no microphone on', async () => {
+  const browser = paperBrowser({ answers: [TICKET] });
+  let allow;
+  const { getUserMedia } = browser.environment.mediaDevices;
+  browser.environment.mediaDevices.getUserMedia = async () => {
+    await new Promise((resolve) => {
+      allow = resolve;
+    });
+    return getUserMedia();
+  };
+  const session = new TalkSession({ relay: 'http://relay.test/', environment: browser.environment });
+  const connecting = session.connect();
+  while (!allow) await new Promise((resolve) => setImmediate(resolve));
+  await session.close();
+  allow();
+  await assert.rejects(connecting);
+  assert.equal(session.state, 'closed');
+  assert.ok(browser.tracks.every((track) => track.stopped));
+  assert.equal(browser.Socket.last, null);
+
+  const late = await connected();
+  await late.session.close();
+  late.socket.onclose({ code: 1000, reason: '' });
+  await assert.rejects(late.connecting);
+  assert.ok(late.tracks.every((track) => track.stopped));
+});
+
 test('after its end a session can be connected again', async () => {
   const { session, connecting, receive, socket } = await connected();
   receive(CREATED);

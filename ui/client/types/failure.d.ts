@@ -40,8 +40,6 @@ export declare class TalkFailure extends Error {
         cause?: unknown;
     });
 }
-/** Codes that this module has words for. */
-export declare const CODES: string[];
 /**
  * @param {string} code
  * @param {{ cause?: unknown }} [options]
@@ -86,3 +84,9 @@ export declare function closeFailure({ code, reason, opened }: {
     reason: string;
     opened: boolean;
 }): TalkFailure;
+/**
+ * Everything that this module has words for, as for a page of explanations.
+ *
+ * @returns {Explanation[]}
+ */
+export declare function explained(): Explanation[];

@@ -4,7 +4,7 @@
  * @module
  */
 export { TalkSession } from './session.js';
-export { CODES, TalkFailure } from './failure.js';
+export { TalkFailure, explained } from './failure.js';
 export { Microphone } from './microphone.js';
 export { Speaker } from './speaker.js';
 export { Turns } from './turns.js';

@@ -31,7 +31,8 @@ export type Stats = {
 };
 export type Options = {
     /**
-     * held back before an item starts, against jitter
+     * of time for which an item is held back before it starts, against
+     * jitter; less when more than that and one piece is there at once
      */
     startSamples: number;
     /**
