@@ -340,6 +340,8 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("limits.maxSessionDuration", seconds(1, 24 * 3600)),
     key("limits.closeTimeout", seconds(1, 60)),
     key("limits.drainGrace", seconds(0, 24 * 3600)),
+    key("limits.maxMemory", bytes(0, 1 << 20 << 20)),
+    key("reload.watch", seconds(0, 3600)),
     key("allowPlaintextSecrets", Kind::Bool),
 ];
 

@@ -27,6 +27,7 @@ struct Configuration {
     server: Option<Server>,
     clients: Option<Clients>,
     limits: Option<Limits>,
+    reload: Option<Reload>,
     /// Accepts a key that stands in the file itself, with a warning. For a developer's own
     /// machine.
     allow_plaintext_secrets: Option<bool>,
@@ -335,6 +336,18 @@ struct Limits {
     close_timeout: Option<Duration>,
     /// From the stop signal to closing the sessions that are left.
     drain_grace: Option<Duration>,
+    /// Memory of the process. When nine tenths of it are used, new sessions are turned away with 503.
+    /// `0B` takes the limit of the control group, which is the container's.
+    max_memory: Option<Size>,
+}
+
+/// Reading the configuration again while the relay runs, without SIGHUP.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Reload {
+    /// How often the configuration file, the secret files and certificates that it names are looked
+    /// at. A change that has settled is taken over like after SIGHUP. `0s` never looks.
+    watch: Option<Duration>,
 }
 
 /// A number with `ms`, `s`, `m` or `h`.

@@ -17,7 +17,7 @@ use talkline_relay::{Leg, Options as RelayOptions, UpstreamMasking, refuse, rela
 use talkline_session::{Session, Summary};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
@@ -26,6 +26,7 @@ use crate::{
     admit::{Admitted, admit},
     dial::{Answer, Upstream},
     handshake,
+    places::Place,
     head::{HeadError, Rewound, read_head},
     refusal::{HttpRefusal, problem},
     report::{self, SessionLabels},
@@ -56,13 +57,13 @@ struct Opening {
     labels: SessionLabels,
     outcome: Outcome,
     /// Held until the session is over.
-    _permit: OwnedSemaphorePermit,
+    _permit: Place,
 }
 
 /// What a connection and the service that answers on it share.
 struct Slot {
     /// Held until the client has been admitted, or refused.
-    handshake: Option<OwnedSemaphorePermit>,
+    handshake: Option<Place>,
     /// Filled by a successful upgrade.
     opening: Option<Opening>,
 }
@@ -81,7 +82,7 @@ pub(crate) async fn serve<IO>(
     mut io: IO,
     shared: Arc<Shared>,
     deadline: Instant,
-    handshake_permit: OwnedSemaphorePermit,
+    handshake_permit: Place,
     lifecycle: watch::Receiver<Lifecycle>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -199,10 +200,15 @@ async fn upgrade(
     } = admit(&request, &shared.keys, &shared.origins)?;
     // Strangers are few at a time; whoever was let in counts as a session.
     lock(slot).handshake = None;
-    if lifecycle != Lifecycle::Serving {
+    // The listener is closed while draining: whoever asks then was accepted before, and nobody else
+    // will answer. The session has the rest of the grace.
+    if lifecycle == Lifecycle::Ending {
         return busy(&Diagnosis::relay_shutting_down(), shared.refusals);
     }
-    let Ok(permit) = Arc::clone(&shared.sessions).try_acquire_owned() else {
+    if shared.is_overloaded() {
+        return busy(&Diagnosis::relay_full(), shared.refusals);
+    }
+    let Some(permit) = shared.sessions.take(shared.sessions_max) else {
         return busy(&Diagnosis::relay_full(), shared.refusals);
     };
 

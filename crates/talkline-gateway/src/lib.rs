@@ -28,8 +28,11 @@ pub mod doctor;
 mod handshake;
 mod head;
 mod keys;
+mod overload;
+mod places;
 mod reach;
 mod refusal;
+mod reload;
 mod report;
 mod server;
 pub mod tls;
@@ -37,6 +40,7 @@ mod tokens;
 
 pub use dial::ResolveOverride;
 pub use keys::KeyReader;
+pub use reload::{ReloadError, Reloader};
 pub use server::{Gateway, Options, StartError};
 
 #[cfg(doctest)]

@@ -1,11 +1,6 @@
 //! The listener: accepts connections, bounds them, and drains them at the end.
 
-use std::{
-    future::Future,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use talkline_auth::{ClientKeys, KeyCell, KeyFiles, TokenCell, TokenSource};
@@ -14,9 +9,9 @@ use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
@@ -27,7 +22,10 @@ use crate::{
     dial::{DialTimeouts, Dialer, ResolveOverride},
     head::HeadLimits,
     keys::{KeyReader, Keys},
+    overload::{Load, Pressure},
+    places::Places,
     reach::Reach,
+    reload::{Carried, Live, Reloader, Snapshot},
     tls::{self, TlsError},
     tokens::Tokens,
 };
@@ -71,25 +69,37 @@ pub enum StartError {
 
 /// The relay as a service.
 pub struct Gateway {
-    shared: Arc<Shared>,
-    tls: Option<TlsAcceptor>,
-    handshakes: Arc<Semaphore>,
-    drain_grace: Duration,
-    /// What keeps credentials fresh. Started by the first that needs it, aborted with the gateway.
-    background: Mutex<JoinSet<()>>,
+    live: Arc<Live>,
 }
 
-/// What every connection needs to know. Never changes after the start.
+/// What every connection needs to know. A reload makes another one.
 pub(crate) struct Shared {
     pub(crate) keys: ClientKeys,
     pub(crate) origins: OriginPolicy,
     pub(crate) routes: Routes,
     pub(crate) reach: Reach,
     pub(crate) refusals: Refusals,
-    pub(crate) sessions: Arc<Semaphore>,
+    pub(crate) sessions: Places,
+    pub(crate) sessions_max: usize,
+    pub(crate) handshakes: Places,
+    pub(crate) handshakes_max: usize,
+    pub(crate) memory_bytes_max: u64,
+    pub(crate) pressure: Pressure,
     pub(crate) session_limits: SessionLimits,
     pub(crate) head_limits: HeadLimits,
     pub(crate) handshake_timeout: Duration,
+}
+
+impl Shared {
+    /// Whether another session would endanger those that there are.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        let load = Load {
+            sessions: self.sessions.taken(),
+            handshakes: self.handshakes.taken(),
+            memory_bytes_max: self.memory_bytes_max,
+        };
+        self.pressure.exceeded(load).is_some()
+    }
 }
 
 impl Gateway {
@@ -99,6 +109,25 @@ impl Gateway {
     ///
     /// [`StartError::Tls`] when a certificate, a key or the platform's roots cannot be loaded.
     pub fn new(config: Config, options: Options) -> Result<Self, StartError> {
+        let carried = Carried::new();
+        let snapshot = Snapshot::build(config, options, &carried)?;
+        let live = Arc::new(Live::new(carried, snapshot));
+        Ok(Self { live })
+    }
+
+    /// What gives this gateway another configuration while it runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(Arc::clone(&self.live))
+    }
+}
+
+impl Snapshot {
+    /// Makes everything of a configuration, or nothing.
+    pub(crate) fn build(
+        config: Config,
+        options: Options,
+        carried: &Carried,
+    ) -> Result<Self, StartError> {
         let server_tls = match (options.tls, &config.server.tls) {
             (Some(tls), _) => Some(tls),
             (None, Some(files)) => {
@@ -150,7 +179,12 @@ impl Gateway {
                 token_wait_max: limits.upgrade_timeout,
             },
             refusals: config.server.refusals,
-            sessions: Arc::new(Semaphore::new(limits.sessions_max)),
+            sessions: carried.sessions.clone(),
+            sessions_max: limits.sessions_max,
+            handshakes: carried.handshakes.clone(),
+            handshakes_max: limits.handshakes_max,
+            memory_bytes_max: limits.memory_bytes_max,
+            pressure: carried.pressure.clone(),
             session_limits,
             head_limits: HeadLimits {
                 head_bytes_max: limits.request_header_bytes_max,
@@ -159,18 +193,26 @@ impl Gateway {
             },
             handshake_timeout: limits.client_handshake_timeout,
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-            tls: server_tls.map(TlsAcceptor::from),
-            handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
-            drain_grace: limits.drain_grace,
-            background: Mutex::default(),
-        })
+        let dial_max = limits.dns_timeout
+            + limits.connect_timeout
+            + limits.tls_timeout
+            + limits.upgrade_timeout;
+        // A refused credential is tried once more, and may be waited for in between.
+        let dialling_max =
+            limits.client_handshake_timeout + 2 * (dial_max + limits.upgrade_timeout);
+        Ok(Self::new(
+            shared,
+            server_tls.map(TlsAcceptor::from),
+            limits.drain_grace,
+            dialling_max,
+        ))
     }
+}
 
+impl Gateway {
     /// Whether clients connect with TLS.
     pub fn uses_tls(&self) -> bool {
-        self.tls.is_some()
+        self.live.now().tls.is_some()
     }
 
     /// Opens a session with every upstream and closes it again at once; returns those that refused,
@@ -188,26 +230,16 @@ impl Gateway {
             dialect: ClientDialect::Ga,
             offers_realtime: false,
         };
-        self.start_background();
+        let now = self.live.now();
+        now.start_background();
+        let shared = &now.shared;
         let correlation = Correlation::default();
-        for (name, upstream) in self.shared.routes.providers() {
-            if let Err(diagnosis) = self.shared.reach.open(upstream, &ask, &correlation).await {
+        for (name, upstream) in shared.routes.providers() {
+            if let Err(diagnosis) = shared.reach.open(upstream, &ask, &correlation).await {
                 refusals.push((name.to_owned(), *diagnosis));
             }
         }
         refusals
-    }
-
-    /// Starts what keeps credentials fresh, unless it runs.
-    fn start_background(&self) {
-        let mut background = self
-            .background
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if background.is_empty() {
-            self.shared.reach.tokens.drive(&mut background);
-            self.shared.reach.keys.drive(&mut background);
-        }
     }
 
     /// Accepts connections until `shutdown` completes, then drains: stops listening at once, lets
@@ -218,35 +250,36 @@ impl Gateway {
     ///
     /// Dropping the future ends every session without a close frame.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        self.start_background();
+        self.live.now().start_background();
         let (lifecycle, watched) = watch::channel(Lifecycle::Serving);
         let mut connections = JoinSet::new();
+        let mut watching = JoinSet::new();
+        let sessions = self.live.carried.sessions.clone();
+        let pressure = self.live.carried.pressure.clone();
+        watching.spawn(pressure.watch(move || sessions.taken() as u64));
         tokio::pin!(shutdown);
+        let mut failures = AcceptFailures::default();
         loop {
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
-                accepted = listener.accept() => match accepted {
+                () = failures.pause() => {}
+                accepted = listener.accept(), if !failures.pausing() => match accepted {
                     Ok((stream, peer)) => {
+                        failures.over();
                         debug!(%peer, "connection accepted");
                         self.start(&mut connections, stream, watched.clone());
                     }
                     // Descriptors run out or a peer gave up in the queue: neither ends the service.
-                    Err(error) => {
-                        warn!(%error, "accepting a connection failed");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
+                    Err(error) => failures.another(&error),
                 },
             }
         }
         drop(listener);
         self.drain(connections, lifecycle).await;
-        let background = self.background.into_inner();
-        background
-            .unwrap_or_else(PoisonError::into_inner)
-            .shutdown()
-            .await;
+        self.live.stop();
+        watching.shutdown().await;
     }
 
     fn start(
@@ -255,12 +288,13 @@ impl Gateway {
         stream: TcpStream,
         lifecycle: watch::Receiver<Lifecycle>,
     ) {
-        let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+        let now = self.live.now();
+        let Some(place) = now.shared.handshakes.take(now.shared.handshakes_max) else {
             warn!("too many connections are opening at once; one was dropped");
             return;
         };
-        let shared = Arc::clone(&self.shared);
-        let tls = self.tls.clone();
+        let shared = Arc::clone(&now.shared);
+        let tls = now.tls.clone();
         connections.spawn(async move {
             let deadline = Instant::now() + shared.handshake_timeout;
             if let Err(error) = prepare(&stream) {
@@ -268,10 +302,10 @@ impl Gateway {
                 return;
             }
             match tls {
-                None => connection::serve(stream, shared, deadline, permit, lifecycle).await,
+                None => connection::serve(stream, shared, deadline, place, lifecycle).await,
                 Some(tls) => match timeout_at(deadline, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
-                        connection::serve(Box::new(stream), shared, deadline, permit, lifecycle)
+                        connection::serve(Box::new(stream), shared, deadline, place, lifecycle)
                             .await;
                     }
                     Ok(Err(error)) => debug!(%error, "TLS handshake with a client failed"),
@@ -285,9 +319,10 @@ impl Gateway {
         if connections.is_empty() {
             return;
         }
-        info!(sessions = connections.len(), grace = ?self.drain_grace, "draining");
+        let grace = self.live.now().drain_grace;
+        info!(sessions = connections.len(), ?grace, "draining");
         lifecycle.send_replace(Lifecycle::Draining);
-        let grace_over = Instant::now() + self.drain_grace;
+        let grace_over = Instant::now() + grace;
         join_until(&mut connections, grace_over).await;
         lifecycle.send_replace(Lifecycle::Ending);
         join_until(&mut connections, Instant::now() + FAREWELL).await;
@@ -298,6 +333,46 @@ impl Gateway {
             );
         }
         connections.shutdown().await;
+    }
+}
+
+/// What the loop that accepts does about failures: it pauses, without being deaf to the end of the
+/// service, and says so once.
+#[derive(Default)]
+struct AcceptFailures {
+    count: u64,
+    until: Option<Instant>,
+}
+
+impl AcceptFailures {
+    fn another(&mut self, error: &io::Error) {
+        if self.count == 0 {
+            warn!(%error, "accepting a connection failed; trying again until it works");
+        }
+        self.count += 1;
+        self.until = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+
+    fn over(&mut self) {
+        if self.count > 0 {
+            info!(failures = self.count, "connections are accepted again");
+        }
+        self.count = 0;
+    }
+
+    fn pausing(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Waits for the end of the pause, if there is one; else for ever.
+    async fn pause(&mut self) {
+        match self.until {
+            Some(until) => {
+                sleep_until(until).await;
+                self.until = None;
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 

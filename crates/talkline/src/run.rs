@@ -4,72 +4,89 @@ use std::{future::Future, sync::Arc};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
-use talkline_gateway::{Gateway, Options};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use talkline_gateway::Gateway;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::{
     cli::{ConfigArguments, RunArguments},
-    configuration,
-    credentials::Credentials,
-    dev_tls,
+    configuration, dev_tls,
     exit::Exit,
     logs, output,
 };
 
-/// Runs until SIGTERM or SIGINT, then drains.
+mod listener;
+mod notify;
+mod prepared;
+mod reload;
+
+use prepared::{Prepared, Wrong};
+use reload::Reloads;
+
+/// Runs until SIGTERM or SIGINT, then drains. SIGHUP reloads the configuration.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
-    let resolved = configuration::load(&arguments.config)?;
+    let inherited = listener::inherited()?;
+    // A mistake in the configuration is shown to a person, not logged.
+    drop(configuration::load(&arguments.config)?);
     logs::start(arguments.log_format, &arguments.log_level)?;
-    for problem in resolved.warnings.problems() {
-        warn!(
-            code = problem.code,
-            key = problem.key,
-            hint = problem.hint,
-            "{}",
-            problem.message
-        );
-    }
+    raise_descriptor_limit();
     let tls = dev_certificate(&arguments.config)?;
-    let scheme = if tls.is_some() || resolved.config.server.tls.is_some() {
+    let reading = prepared::read(arguments, tls.as_ref());
+    let Prepared {
+        config,
+        options,
+        mut vault,
+    } = reading.outcome.map_err(Wrong::into_exit)?;
+    let scheme = if tls.is_some() || config.server.tls.is_some() {
         "wss"
     } else {
         "ws"
     };
-    let listen = resolved.config.server.listen;
-    let mut credentials = Credentials::new(&resolved.config, &arguments.resolve)?;
-    let options = Options {
-        tls,
-        resolve: arguments.resolve.clone(),
-        token_sources: credentials.token_sources,
-        watched_keys: credentials.watched_keys,
-        key_readers: credentials.vault.readers(),
-    };
+    let (listen, watch) = (config.server.listen, config.reload.watch);
 
     runtime()?.block_on(async {
-        credentials.vault.fill().await?;
-        let _watching = credentials.vault.watch();
-        let gateway = Gateway::new(resolved.config, options)
+        vault.fill().await?;
+        let gateway = Gateway::new(config, options)
             .map_err(|error| Exit::Configuration(format!("error: {error}")))?;
+        let mut reloads = Reloads::new(arguments.clone(), tls, gateway.reloader())?;
+        reloads.began_with(listen, watch, reading.files, vault.watch());
         if arguments.require_ready {
             require_ready(&gateway).await?;
         }
-        let listener = TcpListener::bind(listen)
-            .await
-            .map_err(|error| Exit::Unavailable(format!("cannot listen on {listen}: {error}")))?;
+        let listener = listener::open(inherited, listen).await?;
         let address = listener
             .local_addr()
             .context("the listener has no address")?;
         let shutdown = shutdown_signal()?;
         output::line(&format!("listening on {scheme}://{address}"))?;
         info!(%address, scheme, "listening");
-        gateway.serve(listener, shutdown).await;
+        notify::ready();
+        let shutdown = async {
+            shutdown.await;
+            notify::stopping();
+        };
+        tokio::select! {
+            () = gateway.serve(listener, shutdown) => {}
+            never = reloads.run() => match never {},
+        }
         info!("stopped");
         Ok(())
     })
+}
+
+/// Lets the process have as many descriptors as it may: shells and service managers start processes with few, for the
+/// sake of programs that use select(2), which this one does not.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 /// A runtime for a process of this binary.

@@ -23,6 +23,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
         session_duration_max: duration(reader, "maxSessionDuration"),
         close_timeout: duration(reader, "closeTimeout"),
         drain_grace: duration(reader, "drainGrace"),
+        memory_bytes_max: reader.amount(&["limits", "maxMemory"]),
     };
     check_order(reader, &limits);
     limits

@@ -11,7 +11,7 @@ mod server;
 use std::collections::BTreeSet;
 
 use crate::{
-    Config, Format, Inputs, Problem, Report, Resolved, Severity, Transport,
+    Config, Format, Inputs, Problem, Reload, Report, Resolved, Severity, Transport,
     keys::{self, Known},
     problem::ShownFile,
     read,
@@ -83,12 +83,16 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let server = server::read(reader);
     let clients = clients::read(reader, server.as_ref(), &providers);
     let limits = limits::read(reader);
+    let reload = Reload {
+        watch: reader.duration(&["reload", "watch"]),
+    };
     Some(Config {
         server: server?,
         clients: clients?,
         routes: providers.routes?,
         transport: transport?,
         limits,
+        reload,
         identities: providers.identities,
         watched_keys: providers.watched_keys,
         vault_identity: providers.vault_identity,
