@@ -19,6 +19,7 @@ mod listener;
 mod notify;
 mod prepared;
 mod reload;
+mod watched;
 
 use prepared::{Prepared, Wrong};
 use reload::Reloads;

@@ -18,7 +18,9 @@ pub(super) fn inherited() -> Result<Option<std::net::TcpListener>, Exit> {
             "the socket that was handed over cannot be used: {error}"
         ))
     };
-    let listener = ListenFd::from_env().take_tcp_listener(0).map_err(unusable)?;
+    let listener = ListenFd::from_env()
+        .take_tcp_listener(0)
+        .map_err(unusable)?;
     if let Some(listener) = &listener {
         listener.set_nonblocking(true).map_err(unusable)?;
     }

@@ -8,7 +8,10 @@ use talkline_config::{Config, Problem, Report, Severity};
 use talkline_gateway::Options;
 use tracing::{error, warn};
 
-use crate::{cli::RunArguments, configuration, credentials::Credentials, exit::Exit, vault::VaultKeys};
+use super::watched::Watched;
+use crate::{
+    cli::RunArguments, configuration, credentials::Credentials, exit::Exit, vault::VaultKeys,
+};
 
 /// A configuration that can be run.
 pub(super) struct Prepared {
@@ -20,8 +23,8 @@ pub(super) struct Prepared {
 /// What reading the configuration came to.
 pub(super) struct Reading {
     pub(super) outcome: Result<Prepared, Wrong>,
-    /// The files that it depends on.
-    pub(super) files: Vec<PathBuf>,
+    /// The files that it depends on, as they were when they were read.
+    pub(super) files: Watched,
 }
 
 /// Why there is nothing to run.
@@ -46,7 +49,9 @@ impl Wrong {
 
 /// Reads files and variables; sends nothing.
 pub(super) fn read(arguments: &RunArguments, tls: Option<&Arc<ServerConfig>>) -> Reading {
-    let mut files = configuration::files(&arguments.config);
+    // Before they are read: a change in between is seen as one.
+    let mut files = Watched::default();
+    files.add(configuration::files(&arguments.config));
     let (resolved, secrets) = match configuration::resolve_noting_files(&arguments.config) {
         Ok(read) => read,
         Err(exit) => {
@@ -54,11 +59,11 @@ pub(super) fn read(arguments: &RunArguments, tls: Option<&Arc<ServerConfig>>) ->
             return Reading { outcome, files };
         }
     };
-    files.extend(secrets);
+    files.add(secrets);
     let outcome = resolved.map_err(Wrong::Configuration).and_then(|resolved| {
         log_warnings(&resolved.warnings);
         if let Some(tls) = &resolved.config.server.tls {
-            files.extend([&tls.cert, &tls.key].map(PathBuf::from));
+            files.add([&tls.cert, &tls.key].map(PathBuf::from));
         }
         let credentials =
             Credentials::new(&resolved.config, &arguments.resolve).map_err(Wrong::Other)?;
@@ -80,7 +85,12 @@ pub(super) fn read(arguments: &RunArguments, tls: Option<&Arc<ServerConfig>>) ->
 
 fn log_warnings(warnings: &Report) {
     for problem in warnings.problems() {
-        let (at, Problem { code, key, hint, .. }) = (place(problem), problem);
+        let (
+            at,
+            Problem {
+                code, key, hint, ..
+            },
+        ) = (place(problem), problem);
         warn!(code, key, at, hint, "{}", problem.message);
     }
 }
@@ -89,7 +99,12 @@ fn log_warnings(warnings: &Report) {
 pub(super) fn log_errors(report: &Report) {
     let errors = report.problems().iter();
     for problem in errors.filter(|problem| problem.severity == Severity::Error) {
-        let (at, Problem { code, key, hint, .. }) = (place(problem), problem);
+        let (
+            at,
+            Problem {
+                code, key, hint, ..
+            },
+        ) = (place(problem), problem);
         error!(code, key, at, hint, "{}", problem.message);
     }
 }

@@ -1,14 +1,6 @@
 //! Reads the configuration again: on SIGHUP, and when its files change if it says so.
 
-use std::{
-    convert::Infallible,
-    fs,
-    net::SocketAddr,
-    os::unix::fs::MetadataExt as _,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
@@ -16,13 +8,13 @@ use talkline_gateway::Reloader;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
-    time::sleep,
 };
 use tracing::{error, info, warn};
 
 use super::{
     notify,
     prepared::{self, Prepared, Reading, Wrong},
+    watched::Watched,
 };
 use crate::{cli::RunArguments, exit::Exit};
 
@@ -35,7 +27,7 @@ pub(super) struct Reloads {
     /// The address that the process listens on, whatever a later configuration says.
     listen: SocketAddr,
     every: Duration,
-    files: Vec<PathBuf>,
+    files: Watched,
     /// Keeps the keys of the running configuration fresh.
     vault: JoinSet<()>,
 }
@@ -54,7 +46,7 @@ impl Reloads {
             hang_up: signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?,
             listen: SocketAddr::from(([0, 0, 0, 0], 0)),
             every: Duration::ZERO,
-            files: Vec::new(),
+            files: Watched::default(),
             vault: JoinSet::new(),
         })
     }
@@ -64,7 +56,7 @@ impl Reloads {
         &mut self,
         listen: SocketAddr,
         every: Duration,
-        files: Vec<PathBuf>,
+        files: Watched,
         vault: JoinSet<()>,
     ) {
         (self.listen, self.every, self.files, self.vault) = (listen, every, files, vault);
@@ -72,12 +64,11 @@ impl Reloads {
 
     /// Reloads whenever there is a reason to, for ever.
     pub(super) async fn run(mut self) -> Infallible {
-        let mut seen = fingerprints(&self.files);
         loop {
             let watched = async {
                 match self.every {
                     Duration::ZERO => std::future::pending().await,
-                    every => changed(&self.files, &seen, every).await,
+                    every => self.files.changed(every).await,
                 }
             };
             let reason = tokio::select! {
@@ -94,8 +85,6 @@ impl Reloads {
                 }
             }
             notify::ready();
-            // As it was read: what changed meanwhile is the next reason.
-            seen = fingerprints(&self.files);
         }
     }
 
@@ -143,64 +132,5 @@ fn log(wrong: &Wrong) {
                 None => error!("{}", text.trim_end()),
             }
         }
-    }
-}
-
-/// What tells one state of a file from another; Kubernetes swaps links, which changes the inode.
-type Fingerprint = Option<(u64, u64, i64, i64)>;
-
-fn fingerprints(files: &[PathBuf]) -> Vec<Fingerprint> {
-    let fingerprint = |file: &PathBuf| {
-        let metadata = fs::metadata(file).ok()?;
-        Some((
-            metadata.ino(),
-            metadata.len(),
-            metadata.mtime(),
-            metadata.mtime_nsec(),
-        ))
-    };
-    files.iter().map(fingerprint).collect()
-}
-
-/// Waits until the files are not as they were, and are the same at two looks in a row: a file that is being written is
-/// left alone.
-async fn changed(files: &[PathBuf], seen: &[Fingerprint], every: Duration) {
-    let mut last = seen.to_vec();
-    loop {
-        sleep(every).await;
-        let now = fingerprints(files);
-        if now == last && now != seen {
-            return;
-        }
-        last = now;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_change_counts_once_it_has_settled() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("talkline.toml");
-        fs::write(&file, "a").unwrap();
-        let files = [file.clone(), folder.path().join("absent.toml")];
-        let seen = fingerprints(&files);
-        let every = Duration::from_secs(5);
-        let waits = async |files: &[PathBuf], seen: &[Fingerprint]| {
-            let begun = tokio::time::Instant::now();
-            let long = Duration::from_secs(3600);
-            let changed = tokio::time::timeout(long, changed(files, seen, every)).await;
-            changed.ok().map(|()| begun.elapsed())
-        };
-        assert_eq!(waits(&files, &seen).await, None);
-        fs::write(&file, "another").unwrap();
-        assert_eq!(waits(&files, &seen).await, Some(2 * every));
-        fs::remove_file(&file).unwrap();
-        assert_eq!(waits(&files, &seen).await, Some(2 * every));
-        let seen = fingerprints(&files);
-        fs::write(&files[1], "there").unwrap();
-        assert_eq!(waits(&files, &seen).await, Some(2 * every));
     }
 }
