@@ -58,7 +58,8 @@ pub fn azure_deployment(endpoint: &str, deployment: &str) -> String {
          talk.realtime.transport = \"gateway-relay\"\n\
          talk.realtime.providers.openai.azureEndpoint = \"{endpoint}\"\n\
          talk.realtime.providers.openai.azureDeployment = \"{deployment}\"\n\
-         talk.realtime.providers.openai.apiKey = {{ env = \"AZURE_KEY\" }}\n"
+         talk.realtime.providers.openai.apiKey = {{ env = \"AZURE_KEY\" }}\n\
+         server.allowedHosts = [\"relay.test\"]\n"
     )
 }
 

@@ -21,5 +21,6 @@ mod reload;
 mod restart;
 mod shutdown;
 mod talk;
+mod tokens;
 mod trap;
 mod turns;

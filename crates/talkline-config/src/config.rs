@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use talkline_auth::ClientKeys;
+use ipnet::IpNet;
+use talkline_auth::{ClientKeys, FailureRules, RingKey, Secret};
 
-use crate::{Identity, Routes, VaultIdentity, WatchedKey};
+use crate::{Identity, Policies, Routes, VaultIdentity, WatchedKey};
 
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
@@ -13,10 +14,16 @@ pub struct Config {
     pub server: Server,
     /// Who may open a session.
     pub clients: Clients,
+    /// How browsers' tokens are made.
+    pub tokens: Tokens,
+    /// The listener for operators, where there is one.
+    pub admin: Option<Admin>,
     /// Which upstream a client's model name leads to.
     pub routes: Routes,
     /// How a browser or app is told to reach Talk.
     pub transport: Transport,
+    /// What sessions may say, by the names that clients' identities have for it.
+    pub policies: Policies,
     /// Every bound.
     pub limits: Limits,
     /// When the configuration is read again without being told.
@@ -48,8 +55,20 @@ pub struct Server {
     /// Web origins whose pages may connect, exact, such as `https://talk.example.com`.
     pub allowed_origins: Vec<String>,
     /// Host names under which the relay is reached, beside the loopback ones: pages of these hosts
-    /// may connect to it. A guard against DNS rebinding.
+    /// may connect to it, and a relay on loopback is reached under no other name. A guard against
+    /// DNS rebinding.
     pub allowed_hosts: Vec<String>,
+    /// Networks of the front ends whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The listener for operators: health and revocation, apart from clients.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address and port. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// What an operator presents as `Authorization: Bearer`. Without it nothing can be changed.
+    pub key: Option<Secret>,
 }
 
 /// How a client is told that the upstream gives no session.
@@ -74,10 +93,23 @@ pub struct TlsFiles {
 /// Who may open a session.
 #[derive(Clone, Debug)]
 pub struct Clients {
-    /// Named client keys; may be empty only with `allow_anonymous`.
+    /// Keys, issuers of user tokens, and anonymous clients, each with what it may do. Knows nobody
+    /// only with `allow_anonymous`.
     pub keys: ClientKeys,
     /// Whether a client without a key is let in. True only with a loopback `listen`.
     pub allow_anonymous: bool,
+}
+
+/// How browsers' tokens (`ek_…`) are made.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// The first signs, each verifies. Empty when none is configured: the relay then makes up one of
+    /// its own, and its tokens are good at this process alone.
+    pub keys: Vec<RingKey>,
+    /// Relays with the same keys and the same audience accept each other's tokens.
+    pub audience: String,
+    /// How long a token can be used, and the longest that may be asked for.
+    pub lifetime: Duration,
 }
 
 /// `talk.realtime.transport`.
@@ -112,6 +144,10 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Connections that are not yet a session (TLS, HTTP request, dialling), whole process.
     pub handshakes_max: usize,
+    /// Those of them that come from one source address. A trusted proxy is no source.
+    pub handshakes_per_source_max: usize,
+    /// How often clients may fail to show who they are.
+    pub failures: FailureRules,
     /// Bytes of a client's request line and headers.
     pub request_header_bytes_max: usize,
     /// From accepting the connection to the end of the request's headers, TLS included.

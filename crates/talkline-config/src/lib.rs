@@ -15,6 +15,7 @@ pub mod endpoint;
 mod identity;
 mod input;
 mod keys;
+mod policies;
 mod problem;
 mod read;
 mod reader;
@@ -27,14 +28,17 @@ mod shown;
 mod structure;
 mod tree;
 
-pub use config::{Clients, Config, Limits, Refusals, Reload, Server, TlsFiles, Transport};
+pub use config::{
+    Admin, Clients, Config, Limits, Refusals, Reload, Server, TlsFiles, Tokens, Transport,
+};
 pub use identity::{
     Application, ClientSecret, HostIdentity, Identity, IdentityKind, KeyPlace, KeyVaultReference,
     KeyVaultReferenceError, VaultIdentity, WatchedKey,
 };
 pub use input::{DeveloperTools, FlagValue, Format, Inputs, Setting, Source, SourceFile};
+pub use policies::{Policies, UnknownPolicy};
 pub use problem::{Problem, Report, Severity, Style};
-pub use resolve::resolve;
+pub use resolve::{resolve, web_origin};
 pub use routes::{RouteMatch, Routes, UnknownModel};
 pub use schema::{reference, schema};
 

@@ -3,11 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use talkline_dialect::Upstream;
+use talkline_session::policy::Helpers;
 
 /// Model names and where they lead.
 #[derive(Clone, Debug)]
 pub struct Routes {
     providers: BTreeMap<String, Arc<Upstream>>,
+    /// What a provider does for its clients; absent where it does nothing.
+    helpers: BTreeMap<String, Arc<Helpers>>,
+    no_helpers: Arc<Helpers>,
     /// Client model name to provider id. Invariant: every value is a key of `providers`.
     aliases: BTreeMap<String, String>,
     /// Invariant: a key of `providers`.
@@ -20,6 +24,8 @@ pub struct Routes {
 pub struct RouteMatch<'a> {
     /// Target and credential.
     pub upstream: &'a Arc<Upstream>,
+    /// What the provider does for its clients' session settings.
+    pub helpers: &'a Arc<Helpers>,
     /// Id of the provider in the configuration.
     pub provider: &'a str,
     /// The name that the client asked for; without one, the default provider's deployment or
@@ -56,12 +62,20 @@ impl Routes {
             .values()
             .chain([&default_provider])
             .all(|id| providers.contains_key(id));
-        known.then_some(Self {
+        known.then(|| Self {
             providers,
+            helpers: BTreeMap::new(),
+            no_helpers: Arc::default(),
             aliases,
             default_provider,
             allow_any_model,
         })
+    }
+
+    /// Gives providers their helpers, by id.
+    pub(crate) fn with_helpers(mut self, helpers: BTreeMap<String, Arc<Helpers>>) -> Self {
+        self.helpers = helpers;
+        self
     }
 
     /// The upstream for a client's `model` (or `deployment`), or the default one for `None`.
@@ -82,6 +96,7 @@ impl Routes {
         match (found, upstream) {
             (Some((provider, alias)), Some(upstream)) => Ok(RouteMatch {
                 upstream,
+                helpers: self.helpers.get(provider).unwrap_or(&self.no_helpers),
                 provider,
                 alias,
             }),

@@ -4,13 +4,15 @@
 //! and keeps what it needs of it to its end, so a session never sees half of one configuration and half of another.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
+use talkline_auth::{LimitStore, MemoryBounds, MemoryStore};
 use talkline_config::Config;
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, interval, sleep},
 };
@@ -33,15 +35,37 @@ pub(crate) struct Carried {
     pub(crate) sessions: Places,
     pub(crate) handshakes: Places,
     pub(crate) pressure: Pressure,
+    /// What clients have used up, and what was revoked. The first configuration chooses it.
+    store: Arc<OnceLock<Arc<dyn LimitStore>>>,
+    /// Counts what this process has revoked.
+    pub(crate) revocations: watch::Sender<u64>,
+    /// Of the key that browser tokens are signed with when none is configured: those that were given
+    /// out stay good.
+    pub(crate) ring_seed: [u8; 32],
 }
 
 impl Carried {
     pub(crate) fn new() -> Self {
+        let mut ring_seed = [0; 32];
+        getrandom::fill(&mut ring_seed).expect("the operating system has randomness");
         Self {
             sessions: Places::default(),
             handshakes: Places::default(),
             pressure: Pressure::new(),
+            store: Arc::default(),
+            revocations: watch::Sender::new(0),
+            ring_seed,
         }
+    }
+
+    /// Where clients' live counts are kept: where they were from the beginning.
+    pub(crate) fn store(&self, chosen: Option<Arc<dyn LimitStore>>) -> Arc<dyn LimitStore> {
+        let memory = || Arc::new(MemoryStore::new(MemoryBounds::default()));
+        let store = self.store.get_or_init(|| match chosen {
+            Some(store) => store,
+            None => memory(),
+        });
+        Arc::clone(store)
     }
 }
 

@@ -1,10 +1,13 @@
 //! The listener: accepts connections, bounds them, and drains them at the end.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
-use talkline_auth::{ClientKeys, KeyCell, KeyFiles, TokenCell, TokenSource};
-use talkline_config::{Config, Refusals, Routes};
+use talkline_auth::{
+    KeyCell, KeyFiles, KeyRing, LimitStore, Moment, RingKey, Source, SourcePermits, TokenCell,
+    TokenSource,
+};
+use talkline_config::{Config, Policies, Refusals, Routes, Transport};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
 use tokio::{
@@ -17,13 +20,17 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::{
-    admit::OriginPolicy,
-    connection::{self, Lifecycle},
+    admit::{Gate, GateParts, Names, OriginPolicy, Peer},
+    connection::{self, Entry, Lifecycle},
     dial::{DialTimeouts, Dialer, ResolveOverride},
+    endpoints::admin::{self, Admin},
     head::HeadLimits,
+    jwks::Jwks,
     keys::{KeyReader, Keys},
+    limits,
     overload::{Load, Pressure},
     places::Places,
+    proxies::TrustedProxies,
     reach::Reach,
     reload::{Carried, Live, Reloader, Snapshot},
     tls::{self, TlsError},
@@ -52,6 +59,8 @@ pub struct Options {
     pub watched_keys: Vec<(KeyCell, KeyFiles)>,
     /// Whom to ask for a newer key when an upstream refuses one that does not come from a file.
     pub key_readers: Vec<(KeyCell, KeyReader)>,
+    /// Where clients' live counts are kept. Without one, in this process alone.
+    pub limit_store: Option<Arc<dyn LimitStore>>,
 }
 
 /// Why a gateway cannot start.
@@ -70,12 +79,19 @@ pub enum StartError {
 /// The relay as a service.
 pub struct Gateway {
     live: Arc<Live>,
+    admin: Option<(TcpListener, Arc<Admin>)>,
 }
 
 /// What every connection needs to know. A reload makes another one.
 pub(crate) struct Shared {
-    pub(crate) keys: ClientKeys,
-    pub(crate) origins: OriginPolicy,
+    pub(crate) gate: Gate,
+    /// Connections of each source that are not admitted yet.
+    pub(crate) sources: SourcePermits,
+    pub(crate) store: Arc<dyn LimitStore>,
+    /// Counts what this process has revoked, so that its sessions look whether they are meant.
+    pub(crate) revocations: watch::Sender<u64>,
+    pub(crate) transport: Transport,
+    pub(crate) policies: Policies,
     pub(crate) routes: Routes,
     pub(crate) reach: Reach,
     pub(crate) refusals: Refusals,
@@ -91,6 +107,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The time as limits want it.
+    pub(crate) fn now(&self) -> Moment {
+        limits::now()
+    }
+
     /// Whether another session would endanger those that there are.
     pub(crate) fn is_overloaded(&self) -> bool {
         let load = Load {
@@ -112,7 +133,7 @@ impl Gateway {
         let carried = Carried::new();
         let snapshot = Snapshot::build(config, options, &carried)?;
         let live = Arc::new(Live::new(carried, snapshot));
-        Ok(Self { live })
+        Ok(Self { live, admin: None })
     }
 
     /// What gives this gateway another configuration while it runs.
@@ -162,18 +183,36 @@ impl Snapshot {
                 return Err(StartError::NoTokenSource(name.to_owned()));
             }
         }
-        let shared = Shared {
-            keys: config
-                .clients
-                .keys
-                .with_anonymous(config.clients.allow_anonymous),
+        let dialer = Dialer::new(tls::client_config()?, timeouts, options.resolve);
+        let clients = config.clients.keys;
+        let gate = Gate::new(GateParts {
+            ring: KeyRing::new(config.tokens.keys, config.tokens.audience.as_str())
+                .unwrap_or_else(|| own_ring(&carried.ring_seed, &config.tokens.audience)),
+            token_lifetime: config.tokens.lifetime,
             origins: OriginPolicy {
                 allowed: config.server.allowed_origins,
                 own_hosts: config.server.allowed_hosts,
             },
+            names: match config.server.listen.ip().is_loopback() {
+                true => Names::Known,
+                false => Names::Any,
+            },
+            proxies: TrustedProxies::new(config.server.trusted_proxies),
+            jwks: Jwks::new(clients.issuers(), dialer.clone()),
+            failures: limits.failures,
+            clients,
+        });
+        let per_source = u32::try_from(limits.handshakes_per_source_max).unwrap_or(u32::MAX);
+        let shared = Shared {
+            gate,
+            sources: SourcePermits::new(per_source),
+            store: carried.store(options.limit_store),
+            revocations: carried.revocations.clone(),
+            transport: config.transport,
+            policies: config.policies,
             routes: config.routes,
             reach: Reach {
-                dialer: Dialer::new(tls::client_config()?, timeouts, options.resolve),
+                dialer,
                 tokens,
                 keys: Keys::new(options.watched_keys, options.key_readers),
                 token_wait_max: limits.upgrade_timeout,
@@ -215,6 +254,14 @@ impl Gateway {
         self.live.now().tls.is_some()
     }
 
+    /// Serves operators on a listener of their own while [`Self::serve`] serves clients. Does
+    /// nothing without a `key` in `config` but tell the service's health.
+    #[must_use]
+    pub fn with_admin(mut self, listener: TcpListener, config: &talkline_config::Admin) -> Self {
+        self.admin = Some((listener, Arc::new(Admin::new(config))));
+        self
+    }
+
     /// Opens a session with every upstream and closes it again at once; returns those that refused,
     /// by the name that the configuration gives them. Begins to keep tokens and keys fresh, if
     /// nothing has yet.
@@ -249,16 +296,21 @@ impl Gateway {
     /// # Cancel safety
     ///
     /// Dropping the future ends every session without a close frame.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    pub async fn serve(mut self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         self.live.now().start_background();
         let (lifecycle, watched) = watch::channel(Lifecycle::Serving);
         let mut connections = JoinSet::new();
+        let mut operators = JoinSet::new();
+        if let Some((listener, admin)) = self.admin.take() {
+            let live = Arc::clone(&self.live);
+            operators.spawn(admin::serve(listener, admin, live, watched.clone()));
+        }
         let mut watching = JoinSet::new();
         let sessions = self.live.carried.sessions.clone();
         let pressure = self.live.carried.pressure.clone();
         watching.spawn(pressure.watch(move || sessions.taken() as u64));
-        tokio::pin!(shutdown);
         let mut failures = AcceptFailures::default();
+        tokio::pin!(shutdown);
         loop {
             tokio::select! {
                 biased;
@@ -269,7 +321,7 @@ impl Gateway {
                     Ok((stream, peer)) => {
                         failures.over();
                         debug!(%peer, "connection accepted");
-                        self.start(&mut connections, stream, watched.clone());
+                        self.start(&mut connections, stream, peer, watched.clone());
                     }
                     // Descriptors run out or a peer gave up in the queue: neither ends the service.
                     Err(error) => failures.another(&error),
@@ -278,6 +330,7 @@ impl Gateway {
         }
         drop(listener);
         self.drain(connections, lifecycle).await;
+        operators.shutdown().await;
         self.live.stop();
         watching.shutdown().await;
     }
@@ -286,14 +339,31 @@ impl Gateway {
         &self,
         connections: &mut JoinSet<()>,
         stream: TcpStream,
+        peer: SocketAddr,
         lifecycle: watch::Receiver<Lifecycle>,
     ) {
         let now = self.live.now();
-        let Some(place) = now.shared.handshakes.take(now.shared.handshakes_max) else {
+        let shared = Arc::clone(&now.shared);
+        let Some(place) = shared.handshakes.take(shared.handshakes_max) else {
             warn!("too many connections are opening at once; one was dropped");
             return;
         };
-        let shared = Arc::clone(&now.shared);
+        // A proxy's clients are told apart once their request is read.
+        let source = match shared.gate.proxies.trusts(peer.ip()) {
+            true => None,
+            false => match shared.sources.acquire(Source::of(peer.ip())) {
+                Some(permit) => Some(permit),
+                None => return debug!("a source has too many connections that are opening"),
+            },
+        };
+        let entry = Entry {
+            peer: Peer {
+                address: peer,
+                tls: now.tls.is_some(),
+            },
+            _place: place,
+            source,
+        };
         let tls = now.tls.clone();
         connections.spawn(async move {
             let deadline = Instant::now() + shared.handshake_timeout;
@@ -302,10 +372,10 @@ impl Gateway {
                 return;
             }
             match tls {
-                None => connection::serve(stream, shared, deadline, place, lifecycle).await,
+                None => connection::serve(stream, shared, deadline, entry, lifecycle).await,
                 Some(tls) => match timeout_at(deadline, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
-                        connection::serve(Box::new(stream), shared, deadline, place, lifecycle)
+                        connection::serve(Box::new(stream), shared, deadline, entry, lifecycle)
                             .await;
                     }
                     Ok(Err(error)) => debug!(%error, "TLS handshake with a client failed"),
@@ -415,6 +485,11 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
         // others are not.
         tracing::error!("a session ended in a panic");
     }
+}
+
+/// A ring of this process alone: its tokens are good for no other, and for none after a restart.
+fn own_ring(seed: &[u8; 32], audience: &str) -> KeyRing {
+    KeyRing::new(vec![RingKey::ephemeral(seed)], audience).expect("there is one key")
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

@@ -4,3 +4,4 @@ mod closing;
 mod moving;
 mod testkit;
 mod timing;
+mod watching;

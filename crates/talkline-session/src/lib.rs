@@ -29,8 +29,11 @@
 mod account;
 mod close;
 mod incidents;
+mod inspect;
 mod keep_alive;
 mod limits;
+mod pace;
+pub mod policy;
 mod session;
 mod summary;
 #[cfg(test)]
@@ -38,12 +41,16 @@ mod tests;
 
 pub use talkline_frame::Limits as FrameLimits;
 
+pub use inspect::Inspect;
+
 pub use close::{Close, ErrorEvent, REASON_BYTES_MAX, sanitize_reason};
-pub use limits::Limits;
-pub use session::{Action, Control, Lost, Message, PONGS_MAX, Session, Side, Stop, Verdict};
+pub use limits::{BURST_SECONDS, Limits, PROGRESS_BYTES, Rate};
+pub use session::{
+    Action, Control, Lost, Message, PONGS_MAX, Parting, Session, Side, Stop, Verdict,
+};
 pub use summary::{
-    End, EndKind, EndedBy, Errors, IncidentCount, Modalities, RateLimit, Responses, Summary,
-    Traffic, Transcription, Usage,
+    End, EndKind, EndedBy, Errors, IncidentCount, Modalities, RateLimit, ResponseUsage, Responses,
+    Summary, Traffic, Transcription, Usage,
 };
 
 /// The examples of the README are tests.

@@ -101,6 +101,18 @@ pub enum EndKind {
     Stopped,
     /// The session reached its longest time.
     SessionMax,
+    /// The client said nothing for longer than it may.
+    Idle,
+    /// A peer took none of the bytes that waited for it.
+    SlowConsumer,
+    /// A peer did not go on with a frame that it had begun.
+    FrameTimeout,
+    /// The client sent more frames than it may.
+    RateExceeded,
+    /// The relay had no memory for a message that had to be held.
+    Overloaded,
+    /// The session policy did not let it go on.
+    Policy,
     /// The session was summed up before it ended.
     Unfinished,
 }
@@ -116,6 +128,12 @@ impl EndKind {
             Self::PingTimeout => "ping_timeout",
             Self::Stopped => "stopped",
             Self::SessionMax => "session_max",
+            Self::Idle => "idle",
+            Self::SlowConsumer => "slow_consumer",
+            Self::FrameTimeout => "frame_timeout",
+            Self::RateExceeded => "rate_exceeded",
+            Self::Overloaded => "overloaded",
+            Self::Policy => "policy",
             Self::Unfinished => "unfinished",
         }
     }
@@ -149,6 +167,16 @@ pub struct Usage {
     pub output_tokens: u64,
     /// All tokens.
     pub total_tokens: u64,
+}
+
+/// What one response cost, from its `response.done`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseUsage {
+    /// How many responses the session has had, this one included.
+    pub responses: u64,
+    /// Its tokens by modality. `None` when the upstream gave none, or when the event was no JSON or
+    /// longer than [`Limits::inspect_bytes_max`](crate::Limits::inspect_bytes_max).
+    pub usage: Option<Usage>,
 }
 
 /// Tokens by modality.

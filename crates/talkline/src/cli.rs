@@ -46,6 +46,9 @@ pub(crate) enum Command {
     Talk(TalkArguments),
     /// Run the simulator of Azure's Realtime endpoint alone.
     Sim(SimArguments),
+    /// Make, read or revoke the tokens that browsers hold in place of a client key.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Show the effective configuration, or the schema of its file.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -64,6 +67,94 @@ pub(crate) enum ConfigCommand {
     Show(ShowArguments),
     /// Print the JSON Schema of the configuration file.
     Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token with the ring of the configuration, and print it.
+    Create(TokenCreateArguments),
+    /// Print what a token says, and whether it is valid. Exit 1 when it is not.
+    Inspect(TokenInspectArguments),
+    /// Tell a running relay to take access away, through its listener for operators.
+    Revoke(TokenRevokeArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenCreateArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// The client whose limits hold: the name of a key, or <issuer>:<user>.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) client: String,
+    /// The only model that it is good for. Without it: any that the client may ask for.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// The web origin whose pages alone may use it, such as https://talk.example.com.
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) origin: Option<String>,
+    /// The session policy, where the client has none of its own.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) policy: Option<String>,
+    /// JSON file with the session's settings (instructions, voice, tools, …); `-` reads them from
+    /// standard input. They travel sealed in the token.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) session: Option<PathBuf>,
+    /// How long it can be used, at most tokens.lifetime. Without it: that long.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) lifetime: Option<u64>,
+    /// Longest session.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) max_session: Option<u64>,
+    /// Responses of the session.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_responses: Option<u64>,
+    /// Tokens of the session, input and output together.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_tokens: Option<u64>,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenInspectArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// The token; `-` reads it from standard input, so that it does not stay in the shell's history.
+    #[arg(value_name = "TOKEN")]
+    pub(crate) token: String,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenRevokeArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    #[command(flatten)]
+    pub(crate) target: RevokeTarget,
+    /// How long it stays revoked, at most a day. Without it: a day, the longest of any session.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) time: Option<u64>,
+    /// Address of the listener for operators. Without it: admin.listen.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// Who loses access.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct RevokeTarget {
+    /// A token, or its id as `inspect` prints it; the session that it opened ends.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// A session, by its id in the log.
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+    /// A client: its sessions end, its tokens open none, and it gets no new ones.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) client: Option<String>,
 }
 
 /// Where the configuration comes from.

@@ -17,6 +17,7 @@ mod output;
 mod run;
 mod sim;
 mod talk;
+mod token;
 mod transcript;
 #[cfg(feature = "key-vault")]
 mod vault;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::{
-    cli::{Cli, Command, ConfigCommand},
+    cli::{Cli, Command, ConfigCommand, TokenCommand},
     exit::Exit,
 };
 
@@ -42,6 +43,9 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Talk(arguments) => talk::talk(&arguments),
         Command::Sim(arguments) => sim::sim(&arguments),
+        Command::Token(TokenCommand::Create(arguments)) => token::create(&arguments),
+        Command::Token(TokenCommand::Inspect(arguments)) => token::inspect(&arguments),
+        Command::Token(TokenCommand::Revoke(arguments)) => token::revoke(&arguments),
         Command::Config(ConfigCommand::Show(arguments)) => check::show(&arguments),
         Command::Config(ConfigCommand::Schema) => output::line(&talkline_config::schema()),
         Command::Completions { shell } => completions(shell),

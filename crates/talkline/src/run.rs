@@ -1,11 +1,14 @@
 //! `run`: the relay as a process.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
 use talkline_gateway::Gateway;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -43,11 +46,17 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
     } else {
         "ws"
     };
+    if config.tokens.keys.is_empty() {
+        info!(
+            "no token key is configured: browser tokens are signed with a key of this process alone"
+        );
+    }
     let (listen, watch) = (config.server.listen, config.reload.watch);
+    let admin = config.admin.clone();
 
     runtime()?.block_on(async {
         vault.fill().await?;
-        let gateway = Gateway::new(config, options)
+        let mut gateway = Gateway::new(config, options)
             .map_err(|error| Exit::Configuration(format!("error: {error}")))?;
         let mut reloads = Reloads::new(arguments.clone(), tls, gateway.reloader())?;
         reloads.began_with(listen, watch, reading.files, vault.watch());
@@ -58,9 +67,21 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         let address = listener
             .local_addr()
             .context("the listener has no address")?;
+        let operators = match &admin {
+            Some(admin) => {
+                let (listener, address) = bind(admin.listen).await?;
+                gateway = gateway.with_admin(listener, admin);
+                Some(address)
+            }
+            None => None,
+        };
         let shutdown = shutdown_signal()?;
         output::line(&format!("listening on {scheme}://{address}"))?;
         info!(%address, scheme, "listening");
+        if let Some(address) = operators {
+            output::line(&format!("operators on http://{address}"))?;
+            info!(%address, "listening for operators");
+        }
         notify::ready();
         let shutdown = async {
             shutdown.await;
@@ -73,6 +94,16 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         info!("stopped");
         Ok(())
     })
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Exit> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| Exit::Unavailable(format!("cannot listen on {address}: {error}")))?;
+    let bound = listener
+        .local_addr()
+        .context("the listener has no address")?;
+    Ok((listener, bound))
 }
 
 /// Lets the process have as many descriptors as it may: shells and service managers start processes with few, for the

@@ -1,14 +1,21 @@
 //! From inputs to a configuration, or to everything that is wrong with them.
 
+mod access;
+mod admin;
 mod clients;
 mod limits;
 mod names;
+mod oidc;
+mod policies;
 mod provider;
 mod providers;
 mod selection;
 mod server;
+mod tokens;
 
 use std::collections::BTreeSet;
+
+pub use server::web_origin;
 
 use crate::{
     Config, Format, Inputs, Problem, Reload, Report, Resolved, Severity, Transport,
@@ -86,11 +93,17 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let reload = Reload {
         watch: reader.duration(&["reload", "watch"]),
     };
+    let admin = admin::read(reader, &providers);
+    let tokens = tokens::read(reader, &providers);
+    let policies = policies::read(reader);
     Some(Config {
         server: server?,
         clients: clients?,
+        tokens: tokens?,
+        admin,
         routes: providers.routes?,
         transport: transport?,
+        policies,
         limits,
         reload,
         identities: providers.identities,

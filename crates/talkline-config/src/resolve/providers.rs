@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use talkline_auth::Secret;
+use talkline_session::policy::Helpers;
 
 use super::{
     names::{aliases, is_model, model_name},
-    provider::{One, auth},
+    provider::{One, Provider, auth},
     selection::{Choice, Selection, default_is_azure},
 };
 use crate::{
@@ -73,11 +74,36 @@ pub(super) fn read(reader: &mut Reader<'_>, selection: &Selection) -> Providers 
     let (true, Some(aliases)) = (sound, aliases) else {
         return out;
     };
+    let helpers = helpers(&providers, &aliases);
     let upstreams = providers
         .into_iter()
         .map(|(id, one)| (id, Arc::new(one.upstream)))
         .collect();
-    out.routes = Routes::new(upstreams, aliases, selection.table.clone(), allow_any_model);
+    let default = selection.table.clone();
+    out.routes = Routes::new(upstreams, aliases, default, allow_any_model)
+        .map(|routes| routes.with_helpers(helpers));
+    out
+}
+
+/// What providers do for their clients: what they were told to, with the names that lead to them.
+fn helpers(
+    providers: &BTreeMap<String, Provider>,
+    aliases: &BTreeMap<String, String>,
+) -> BTreeMap<String, Arc<Helpers>> {
+    let mut out = BTreeMap::new();
+    for (id, provider) in providers {
+        let mut helpers = provider.helpers.clone();
+        if let (true, Some(deployment)) = (provider.maps_models, provider.upstream.deployment()) {
+            let names = aliases
+                .iter()
+                .filter(|(name, to)| *to == id && *name != deployment);
+            let names = names.map(|(name, _)| (name.clone(), deployment.to_owned()));
+            helpers.model_deployments = names.collect();
+        }
+        if !helpers.is_empty() {
+            out.insert(id.clone(), Arc::new(helpers));
+        }
+    }
     out
 }
 

@@ -177,6 +177,7 @@ pub(super) fn variable_layer(
         problems,
     };
     layer.set(&["server", "listen"], "TALKLINE_LISTEN");
+    layer.set(&["admin", "key"], "TALKLINE_ADMIN_KEY");
     for name in &selection.azure_variables {
         if let Some(meant) = near_miss(name) {
             let message = format!("the variable {} is not read", cleaned(name));

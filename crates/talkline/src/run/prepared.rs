@@ -73,6 +73,7 @@ pub(super) fn read(arguments: &RunArguments, tls: Option<&Arc<ServerConfig>>) ->
             token_sources: credentials.token_sources,
             watched_keys: credentials.watched_keys,
             key_readers: credentials.vault.readers(),
+            ..Options::default()
         };
         Ok(Prepared {
             config: resolved.config,

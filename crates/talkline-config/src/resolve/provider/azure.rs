@@ -1,9 +1,12 @@
 //! Azure's own keys.
 
+use std::collections::BTreeMap;
+
 use talkline_auth::{Azure, Credential, OriginRules};
 use talkline_dialect::{AzureApi, AzureUpstream, Upstream};
+use talkline_session::policy::Helpers;
 
-use super::{One, Provider, Type, auth::SignIn, key::ApiKey};
+use super::{One, Provider, Type, auth::SignIn, is_model, key::ApiKey, model_name};
 use crate::{
     Identity, Problem,
     endpoint::{Endpoint, EndpointKind, EndpointRules},
@@ -29,6 +32,12 @@ impl One<'_> {
         let api = self.azure_api(reader, endpoint.as_ref());
         let sign_in = self.azure_sign_in(reader, endpoint.as_ref());
         let aliases = self.aliases(reader);
+        let helpers = Helpers {
+            transcription_deployments: self.transcription_deployments(reader),
+            drop_tracing: reader.flag_or_off(&self.path("azureDropTracing")),
+            ..Helpers::default()
+        };
+        let maps_models = reader.flag_or_off(&self.path("azureMapSessionModel"));
         let (endpoint, deployment, api, sign_in) = (endpoint?, deployment?, api?, sign_in?);
         let rules = OriginRules {
             allowed_hosts,
@@ -60,7 +69,46 @@ impl One<'_> {
             identity,
             watched_key,
             names,
+            helpers,
+            maps_models,
         })
+    }
+
+    /// Names of models that clients ask for to transcribe their speech, each with the deployment that
+    /// Azure knows it by (<https://learn.microsoft.com/azure/ai-foundry/openai/realtime-audio-reference>).
+    fn transcription_deployments(&self, reader: &mut Reader<'_>) -> BTreeMap<String, String> {
+        let key = "azureTranscriptionDeployments";
+        let models: Vec<String> = reader
+            .table(&self.path(key))
+            .map(|table| {
+                table
+                    .entries
+                    .iter()
+                    .map(|entry| entry.key.clone())
+                    .collect()
+            })
+            .unwrap_or_default();
+        let mut deployments = BTreeMap::new();
+        for model in models {
+            let path = ["talk", "realtime", "providers", self.id, key, &model];
+            let Some(found) = reader.text(&path) else {
+                continue;
+            };
+            let problem = if !is_model(&model) {
+                reader.at_key(model_name(), &found)
+            } else if !is_deployment(&found.value) {
+                let message =
+                    "a deployment's name has at most 64 letters, digits, `-`, `_` and `.`";
+                let problem = Problem::error("azure.deployment-name", message)
+                    .hint("write the name that the portal lists under \"Deployments\"");
+                reader.at_value(problem, &found)
+            } else {
+                deployments.insert(model, found.value);
+                continue;
+            };
+            reader.problem(problem);
+        }
+        deployments
     }
 
     /// A key or an identity; says what stands in the way of an identity at this endpoint.

@@ -2,6 +2,7 @@
 
 use talkline_auth::{Credential, Custom, OpenAi, OriginRules};
 use talkline_dialect::{CustomUpstream, OpenAiUpstream, Upstream};
+use talkline_session::policy::Helpers;
 
 use super::{One, Provider, Type, auth::SignIn, key::ApiKey};
 use crate::{
@@ -44,6 +45,8 @@ impl One<'_> {
             identity: None,
             watched_key,
             names,
+            helpers: Helpers::default(),
+            maps_models: false,
         })
     }
 
@@ -98,6 +101,8 @@ impl One<'_> {
             identity: None,
             watched_key,
             names,
+            helpers: Helpers::default(),
+            maps_models: false,
         })
     }
 }

@@ -7,6 +7,7 @@ mod key;
 
 use talkline_auth::{Origin, OriginRules, Secret};
 use talkline_dialect::Upstream;
+use talkline_session::policy::Helpers;
 
 use super::names::{is_model, model_name};
 use crate::{
@@ -35,6 +36,10 @@ pub(super) struct Provider {
     pub(super) watched_key: Option<WatchedKey>,
     /// Names by which clients may ask for it.
     pub(super) names: Vec<String>,
+    /// What it does for its clients' session settings, but for the names of models.
+    pub(super) helpers: Helpers,
+    /// Whether `session.model` is put into the upstream's words.
+    pub(super) maps_models: bool,
 }
 
 /// One provider while it is read.
