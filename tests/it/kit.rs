@@ -77,6 +77,28 @@ pub fn talkline(home: &Path) -> Command {
     command
 }
 
+/// `run`, with the log that these tests read.
+pub fn run_arguments() -> [&'static str; 5] {
+    let level = if recording::is_on() { "trace" } else { "info" };
+    ["run", "--log-format", "json", "--log-level", level]
+}
+
+/// The same binary, started by a shell after `script`, with the same environment.
+pub fn talkline_after(home: &Path, script: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", &format!("{script}; exec \"$0\" \"$@\"")])
+        .arg(env!("CARGO_BIN_EXE_talkline"))
+        .env_clear()
+        .env("HOME", home)
+        .env("CLIENT_KEY", CLIENT_KEY)
+        .env("AZURE_KEY", AZURE_KEY)
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
 /// What a command that ends by itself printed.
 pub struct Ended {
     pub status: ExitStatus,
@@ -132,11 +154,17 @@ impl Relay {
     ) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(home.path().join("talkline.toml"), configuration).expect("a file");
-        let level = if recording::is_on() { "trace" } else { "info" };
-        let mut child = talkline(home.path())
-            .args(["run", "--log-format", "json", "--log-level", level])
+        let mut command = talkline(home.path());
+        command
+            .args(run_arguments())
             .args(arguments)
-            .envs(variables.iter().copied())
+            .envs(variables.iter().copied());
+        Self::spawn(home, command).await
+    }
+
+    /// Starts a command that ends up running `talkline run`, in a home that has its configuration.
+    pub async fn spawn(home: TempDir, mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -219,6 +247,18 @@ impl Relay {
             .await
             .expect("it ends")
             .expect("it can be waited for")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// The log of a relay that has ended.
+    pub async fn log_of_the_dead(self) -> String {
+        timeout(PATIENCE, self.log)
+            .await
+            .expect("the log ends")
+            .expect("the log is read")
     }
 
     /// Ends the relay and returns its log.

@@ -30,12 +30,21 @@ pub struct Config {
     pub policies: Policies,
     /// Every bound.
     pub limits: Limits,
+    /// When the configuration is read again without being told.
+    pub reload: Reload,
     /// The Entra identities of Azure providers, each with the cell that its tokens are put in.
     pub identities: Vec<Identity>,
     /// The keys that may change while the relay runs, each with the cell that they are put in.
     pub watched_keys: Vec<WatchedKey>,
     /// Who opens Key Vault; there when one of `watched_keys` is kept there.
     pub vault_identity: Option<VaultIdentity>,
+}
+
+/// When the configuration is read again without being told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// How often the files are looked at, the configuration's and those that it names. Zero: never.
+    pub watch: std::time::Duration,
 }
 
 /// Where and how to listen.
@@ -235,4 +244,7 @@ pub struct Limits {
     pub client_buffers: SocketBuffers,
     /// Sockets towards upstreams.
     pub upstream_buffers: SocketBuffers,
+    /// Resident bytes of the process at nine tenths of which new sessions are turned away; zero takes
+    /// the limit of the control group.
+    pub memory_bytes_max: u64,
 }

@@ -473,6 +473,8 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("limits.clientReceiveBuffer", SOCKET_BUFFER),
     key("limits.upstreamSendBuffer", SOCKET_BUFFER),
     key("limits.upstreamReceiveBuffer", SOCKET_BUFFER),
+    key("limits.maxMemory", bytes(0, 1 << 20 << 20)),
+    key("reload.watch", seconds(0, 3600)),
     key("policies.*.mode", Kind::Choice(MODES)),
     key("policies.*.onViolation", Kind::Choice(ON_VIOLATION)),
     key("policies.*.instructions", Kind::Text),

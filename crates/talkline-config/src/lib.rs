@@ -29,8 +29,8 @@ mod structure;
 mod tree;
 
 pub use config::{
-    Admin, Clients, Config, LimitStoreConfig, Limits, RedisConfig, Refusals, Server, SocketBuffers,
-    TlsFiles, Tokens, Transport, Ui,
+    Admin, Clients, Config, LimitStoreConfig, Limits, RedisConfig, Refusals, Reload, Server,
+    SocketBuffers, TlsFiles, Tokens, Transport, Ui,
 };
 pub use identity::{
     Application, ClientSecret, HostIdentity, Identity, IdentityKind, KeyPlace, KeyVaultReference,

@@ -31,6 +31,7 @@ struct Configuration {
     admin: Option<Admin>,
     limit_store: Option<LimitStore>,
     limits: Option<Limits>,
+    reload: Option<Reload>,
     /// What sessions may say, by name; clients have one by `clients.access.<name>.policy` or
     /// `clients.defaults.policy`.
     policies: Option<BTreeMap<String, Policy>>,
@@ -641,6 +642,18 @@ struct Limits {
     upstream_send_buffer: Option<Size>,
     /// Kernel buffer for bytes of an upstream that were not read yet.
     upstream_receive_buffer: Option<Size>,
+    /// Memory of the process. When nine tenths of it are used, new sessions are turned away with 503.
+    /// `0B` takes the limit of the control group, which is the container's.
+    max_memory: Option<Size>,
+}
+
+/// Reading the configuration again while the relay runs, without SIGHUP.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Reload {
+    /// How often the configuration file, the secret files and certificates that it names are looked
+    /// at. A change that has settled is taken over like after SIGHUP. `0s` never looks.
+    watch: Option<Duration>,
 }
 
 /// A number with `ms`, `s`, `m` or `h`.

@@ -21,7 +21,7 @@ use talkline_session::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
@@ -33,6 +33,7 @@ use crate::{
     handshake,
     head::{HeadError, Rewound, read_head},
     limits::{self, Meter, Watched},
+    places::Place,
     refusal::{HttpRefusal, problem},
     report::{self, SessionLabels},
     rules,
@@ -62,7 +63,7 @@ pub(crate) enum Lifecycle {
 pub(crate) struct Entry {
     pub(crate) peer: Peer,
     /// One of the places for strangers.
-    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) _place: Place,
     /// One of the places of its source. A trusted proxy is no source.
     pub(crate) source: Option<SourcePermit>,
 }
@@ -84,7 +85,7 @@ struct Seat {
     setup: Option<Setup>,
     /// What was revoked before the lease was taken does not concern it.
     revocations: watch::Receiver<u64>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Place,
 }
 
 /// What a connection and the service that answers on it share.
@@ -291,10 +292,15 @@ async fn upgrade(
         .as_ref()
         .and_then(|token| token.grant.session.as_deref());
     let policy = rules::policy(&client, settings, shared)?;
-    if lifecycle != Lifecycle::Serving {
+    // The listener is closed while draining: whoever asks then was accepted before, and nobody else
+    // will answer. The session has the rest of the grace.
+    if lifecycle == Lifecycle::Ending {
         return busy(&Diagnosis::relay_shutting_down(), shared.refusals);
     }
-    let Ok(permit) = Arc::clone(&shared.sessions).try_acquire_owned() else {
+    if shared.is_overloaded() {
+        return busy(&Diagnosis::relay_full(), shared.refusals);
+    }
+    let Some(permit) = shared.sessions.take(shared.sessions_max) else {
         return busy(&Diagnosis::relay_full(), shared.refusals);
     };
     // Not before: a relay without room must not cost a client its token.

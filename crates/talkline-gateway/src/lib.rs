@@ -32,9 +32,12 @@ mod jwks;
 mod keys;
 mod limits;
 mod outgoing;
+mod overload;
+mod places;
 mod proxies;
 mod reach;
 mod refusal;
+mod reload;
 mod report;
 mod rules;
 mod server;
@@ -45,6 +48,7 @@ mod ui;
 
 pub use dial::ResolveOverride;
 pub use keys::KeyReader;
+pub use reload::{ReloadError, Reloader};
 pub use server::{Gateway, Options, StartError, listeners};
 
 #[cfg(doctest)]

@@ -1,16 +1,11 @@
 //! The listener: accepts connections, bounds them, and drains them at the end.
 
-use std::{
-    future::Future,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use talkline_auth::{
-    KeyCell, KeyFiles, KeyRing, LimitStore, MemoryBounds, MemoryStore, Moment, RingKey, Source,
-    SourcePermits, TokenCell, TokenSource,
+    KeyCell, KeyFiles, KeyRing, LimitStore, Moment, RingKey, Source, SourcePermits, TokenCell,
+    TokenSource,
 };
 use talkline_config::{Config, Policies, Refusals, Routes, Transport, Ui};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
@@ -18,9 +13,9 @@ use talkline_relay::Budget;
 use talkline_session::{Limits as SessionLimits, Rate, Stop};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
@@ -34,8 +29,11 @@ use crate::{
     jwks::Jwks,
     keys::{KeyReader, Keys},
     limits,
+    overload::{Load, Pressure},
+    places::Places,
     proxies::TrustedProxies,
     reach::Reach,
+    reload::{Carried, Live, Reloader, Snapshot},
     sockets::SocketOptions,
     tls::{self, TlsError},
     tokens::Tokens,
@@ -86,16 +84,11 @@ pub enum StartError {
 
 /// The relay as a service.
 pub struct Gateway {
-    shared: Arc<Shared>,
-    tls: Option<TlsAcceptor>,
-    handshakes: Arc<Semaphore>,
+    live: Arc<Live>,
     admin: Option<(TcpListener, Arc<Admin>)>,
-    drain_grace: Duration,
-    /// What keeps credentials fresh. Started by the first that needs it, aborted with the gateway.
-    background: Mutex<JoinSet<()>>,
 }
 
-/// What every connection needs to know. Never changes after the start.
+/// What every connection needs to know. A reload makes another one.
 pub(crate) struct Shared {
     pub(crate) ui: Ui,
     pub(crate) gate: Gate,
@@ -109,7 +102,12 @@ pub(crate) struct Shared {
     pub(crate) routes: Routes,
     pub(crate) reach: Reach,
     pub(crate) refusals: Refusals,
-    pub(crate) sessions: Arc<Semaphore>,
+    pub(crate) sessions: Places,
+    pub(crate) sessions_max: usize,
+    pub(crate) handshakes: Places,
+    pub(crate) handshakes_max: usize,
+    pub(crate) memory_bytes_max: u64,
+    pub(crate) pressure: Pressure,
     pub(crate) session_limits: Arc<SessionLimits>,
     /// Memory for bytes that wait, of all sessions together.
     pub(crate) budget: Arc<Budget>,
@@ -123,6 +121,16 @@ impl Shared {
     pub(crate) fn now(&self) -> Moment {
         limits::now()
     }
+
+    /// Whether another session would endanger those that there are.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        let load = Load {
+            sessions: self.sessions.taken(),
+            handshakes: self.handshakes.taken(),
+            memory_bytes_max: self.memory_bytes_max,
+        };
+        self.pressure.exceeded(load).is_some()
+    }
 }
 
 impl Gateway {
@@ -132,6 +140,25 @@ impl Gateway {
     ///
     /// [`StartError::Tls`] when a certificate, a key or the platform's roots cannot be loaded.
     pub fn new(config: Config, options: Options) -> Result<Self, StartError> {
+        let carried = Carried::new();
+        let snapshot = Snapshot::build(config, options, &carried)?;
+        let live = Arc::new(Live::new(carried, snapshot));
+        Ok(Self { live, admin: None })
+    }
+
+    /// What gives this gateway another configuration while it runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(Arc::clone(&self.live))
+    }
+}
+
+impl Snapshot {
+    /// Makes everything of a configuration, or nothing.
+    pub(crate) fn build(
+        config: Config,
+        options: Options,
+        carried: &Carried,
+    ) -> Result<Self, StartError> {
         let server_tls = match (options.tls, &config.server.tls) {
             (Some(tls), _) => Some(tls),
             (None, Some(files)) => {
@@ -179,7 +206,7 @@ impl Gateway {
         let clients = config.clients.keys;
         let gate = Gate::new(GateParts {
             ring: KeyRing::new(config.tokens.keys, config.tokens.audience.as_str())
-                .unwrap_or_else(|| own_ring(&config.tokens.audience)),
+                .unwrap_or_else(|| own_ring(&carried.ring_seed, &config.tokens.audience)),
             token_lifetime: config.tokens.lifetime,
             origins: OriginPolicy {
                 allowed: config.server.allowed_origins,
@@ -198,10 +225,8 @@ impl Gateway {
         let shared = Shared {
             gate,
             sources: SourcePermits::new(per_source),
-            store: options
-                .limit_store
-                .unwrap_or_else(|| Arc::new(MemoryStore::new(MemoryBounds::default()))),
-            revocations: watch::Sender::new(0),
+            store: carried.store(options.limit_store),
+            revocations: carried.revocations.clone(),
             transport: config.transport,
             policies: config.policies,
             ui: config.ui,
@@ -213,7 +238,12 @@ impl Gateway {
                 token_wait_max: limits.upgrade_timeout,
             },
             refusals: config.server.refusals,
-            sessions: Arc::new(Semaphore::new(limits.sessions_max)),
+            sessions: carried.sessions.clone(),
+            sessions_max: limits.sessions_max,
+            handshakes: carried.handshakes.clone(),
+            handshakes_max: limits.handshakes_max,
+            memory_bytes_max: limits.memory_bytes_max,
+            pressure: carried.pressure.clone(),
             session_limits: Arc::new(session_limits),
             budget: Budget::new(limits.buffered_bytes_max),
             client_sockets: SocketOptions::client(limits),
@@ -224,19 +254,26 @@ impl Gateway {
             },
             handshake_timeout: limits.client_handshake_timeout,
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-            tls: server_tls.map(TlsAcceptor::from),
-            handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
-            admin: None,
-            drain_grace: limits.drain_grace,
-            background: Mutex::default(),
-        })
+        let dial_max = limits.dns_timeout
+            + limits.connect_timeout
+            + limits.tls_timeout
+            + limits.upgrade_timeout;
+        // A refused credential is tried once more, and may be waited for in between.
+        let dialling_max =
+            limits.client_handshake_timeout + 2 * (dial_max + limits.upgrade_timeout);
+        Ok(Self::new(
+            shared,
+            server_tls.map(TlsAcceptor::from),
+            limits.drain_grace,
+            dialling_max,
+        ))
     }
+}
 
+impl Gateway {
     /// Whether clients connect with TLS.
     pub fn uses_tls(&self) -> bool {
-        self.tls.is_some()
+        self.live.now().tls.is_some()
     }
 
     /// Serves operators on a listener of their own while [`Self::serve`] serves clients. Does
@@ -262,26 +299,16 @@ impl Gateway {
             dialect: ClientDialect::Ga,
             offers_realtime: false,
         };
-        self.start_background();
+        let now = self.live.now();
+        now.start_background();
+        let shared = &now.shared;
         let correlation = Correlation::default();
-        for (name, upstream) in self.shared.routes.providers() {
-            if let Err(diagnosis) = self.shared.reach.open(upstream, &ask, &correlation).await {
+        for (name, upstream) in shared.routes.providers() {
+            if let Err(diagnosis) = shared.reach.open(upstream, &ask, &correlation).await {
                 refusals.push((name.to_owned(), *diagnosis));
             }
         }
         refusals
-    }
-
-    /// Starts what keeps credentials fresh, unless it runs.
-    fn start_background(&self) {
-        let mut background = self
-            .background
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if background.is_empty() {
-            self.shared.reach.tokens.drive(&mut background);
-            self.shared.reach.keys.drive(&mut background);
-        }
     }
 
     /// Accepts connections until `shutdown` completes, then drains: stops listening at once, lets
@@ -292,41 +319,42 @@ impl Gateway {
     ///
     /// Dropping the future ends every session without a close frame.
     pub async fn serve(mut self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        self.start_background();
+        self.live.now().start_background();
         let (lifecycle, watched) = watch::channel(Lifecycle::Serving);
         let mut connections = JoinSet::new();
         let mut operators = JoinSet::new();
         if let Some((listener, admin)) = self.admin.take() {
-            let shared = Arc::clone(&self.shared);
-            operators.spawn(admin::serve(listener, admin, shared, watched.clone()));
+            let live = Arc::clone(&self.live);
+            operators.spawn(admin::serve(listener, admin, live, watched.clone()));
         }
+        let mut watching = JoinSet::new();
+        let sessions = self.live.carried.sessions.clone();
+        let pressure = self.live.carried.pressure.clone();
+        watching.spawn(pressure.watch(move || sessions.taken() as u64));
+        let mut failures = AcceptFailures::default();
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
-                accepted = listener.accept() => match accepted {
+                () = failures.pause() => {}
+                accepted = listener.accept(), if !failures.pausing() => match accepted {
                     Ok((stream, peer)) => {
+                        failures.over();
                         debug!(%peer, "connection accepted");
                         self.start(&mut connections, stream, peer, watched.clone());
                     }
                     // Descriptors run out or a peer gave up in the queue: neither ends the service.
-                    Err(error) => {
-                        warn!(%error, "accepting a connection failed");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
+                    Err(error) => failures.another(&error),
                 },
             }
         }
         drop(listener);
         self.drain(connections, lifecycle).await;
         operators.shutdown().await;
-        let background = self.background.into_inner();
-        background
-            .unwrap_or_else(PoisonError::into_inner)
-            .shutdown()
-            .await;
+        self.live.stop();
+        watching.shutdown().await;
     }
 
     fn start(
@@ -336,14 +364,16 @@ impl Gateway {
         peer: SocketAddr,
         lifecycle: watch::Receiver<Lifecycle>,
     ) {
-        let Ok(place) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+        let now = self.live.now();
+        let shared = Arc::clone(&now.shared);
+        let Some(place) = shared.handshakes.take(shared.handshakes_max) else {
             warn!("too many connections are opening at once; one was dropped");
             return;
         };
         // A proxy's clients are told apart once their request is read.
-        let source = match self.shared.gate.proxies.trusts(peer.ip()) {
+        let source = match shared.gate.proxies.trusts(peer.ip()) {
             true => None,
-            false => match self.shared.sources.acquire(Source::of(peer.ip())) {
+            false => match shared.sources.acquire(Source::of(peer.ip())) {
                 Some(permit) => Some(permit),
                 None => return debug!("a source has too many connections that are opening"),
             },
@@ -351,13 +381,12 @@ impl Gateway {
         let entry = Entry {
             peer: Peer {
                 address: peer,
-                tls: self.tls.is_some(),
+                tls: now.tls.is_some(),
             },
             _place: place,
             source,
         };
-        let shared = Arc::clone(&self.shared);
-        let tls = self.tls.clone();
+        let tls = now.tls.clone();
         connections.spawn(async move {
             let deadline = Instant::now() + shared.handshake_timeout;
             if let Err(error) = shared.client_sockets.prepare(&stream) {
@@ -382,9 +411,10 @@ impl Gateway {
         if connections.is_empty() {
             return;
         }
-        info!(sessions = connections.len(), grace = ?self.drain_grace, "draining");
+        let grace = self.live.now().drain_grace;
+        info!(sessions = connections.len(), ?grace, "draining");
         lifecycle.send_replace(Lifecycle::Draining);
-        let grace_over = Instant::now() + self.drain_grace;
+        let grace_over = Instant::now() + grace;
         join_until(&mut connections, grace_over).await;
         lifecycle.send_replace(Lifecycle::Ending);
         join_until(&mut connections, Instant::now() + FAREWELL).await;
@@ -395,6 +425,46 @@ impl Gateway {
             );
         }
         connections.shutdown().await;
+    }
+}
+
+/// What the loop that accepts does about failures: it pauses, without being deaf to the end of the
+/// service, and says so once.
+#[derive(Default)]
+struct AcceptFailures {
+    count: u64,
+    until: Option<Instant>,
+}
+
+impl AcceptFailures {
+    fn another(&mut self, error: &io::Error) {
+        if self.count == 0 {
+            warn!(%error, "accepting a connection failed; trying again until it works");
+        }
+        self.count += 1;
+        self.until = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+
+    fn over(&mut self) {
+        if self.count > 0 {
+            info!(failures = self.count, "connections are accepted again");
+        }
+        self.count = 0;
+    }
+
+    fn pausing(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Waits for the end of the pause, if there is one; else for ever.
+    async fn pause(&mut self) {
+        match self.until {
+            Some(until) => {
+                sleep_until(until).await;
+                self.until = None;
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -440,10 +510,8 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// A ring of this process alone: its tokens are good for no other, and for none after a restart.
-fn own_ring(audience: &str) -> KeyRing {
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).expect("the operating system has randomness");
-    KeyRing::new(vec![RingKey::ephemeral(&random)], audience).expect("there is one key")
+fn own_ring(seed: &[u8; 32], audience: &str) -> KeyRing {
+    KeyRing::new(vec![RingKey::ephemeral(seed)], audience).expect("there is one key")
 }
 
 fn some_unless_zero(duration: Duration) -> Option<Duration> {

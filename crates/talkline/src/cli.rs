@@ -158,7 +158,7 @@ pub(crate) struct RevokeTarget {
 }
 
 /// Where the configuration comes from.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ConfigArguments {
     /// Configuration file: TOML, or JSON/JSON5 such as an openclaw.json. Without it talkline.toml
     /// is read where it exists, else the environment alone.
@@ -192,7 +192,7 @@ pub(crate) struct ConfigArguments {
     pub(crate) dev: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct RunArguments {
     #[command(flatten)]
     pub(crate) config: ConfigArguments,

@@ -31,11 +31,11 @@ pub(crate) fn resolve(arguments: &ConfigArguments) -> Result<Result<Resolved, Re
 pub(crate) fn resolve_noting_files(
     arguments: &ConfigArguments,
 ) -> Result<(Result<Resolved, Report>, Vec<PathBuf>), Exit> {
-    let files = match &arguments.config {
-        Some(path) => vec![source(path)?],
-        None if Path::new(DEFAULT_FILE).exists() => vec![source(Path::new(DEFAULT_FILE))?],
-        None => Vec::new(),
-    };
+    let paths = files(arguments);
+    let files = paths
+        .iter()
+        .map(|path| source(path))
+        .collect::<Result<Vec<_>, _>>()?;
     // A variable that is not text cannot be one of ours.
     let variables: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -56,6 +56,15 @@ pub(crate) fn resolve_noting_files(
         },
     });
     Ok((resolved, secret_files.into_inner()))
+}
+
+/// The configuration files that are read.
+pub(crate) fn files(arguments: &ConfigArguments) -> Vec<PathBuf> {
+    match &arguments.config {
+        Some(path) => vec![path.clone()],
+        None if Path::new(DEFAULT_FILE).exists() => vec![PathBuf::from(DEFAULT_FILE)],
+        None => Vec::new(),
+    }
 }
 
 /// The configuration, or the exit with everything that is wrong with it.

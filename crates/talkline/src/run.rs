@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
-use talkline_gateway::{Gateway, Options};
+use talkline_gateway::Gateway;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -13,72 +13,71 @@ use tracing::{info, warn};
 
 use crate::{
     cli::{ConfigArguments, RunArguments},
-    configuration,
-    credentials::Credentials,
-    dev_tls,
+    configuration, dev_tls,
     exit::Exit,
     limit_store, logs, output,
 };
 
-/// Runs until SIGTERM or SIGINT, then drains.
+mod listener;
+mod notify;
+mod prepared;
+mod reload;
+mod watched;
+
+use prepared::{Prepared, Wrong};
+use reload::Reloads;
+
+/// Runs until SIGTERM or SIGINT, then drains. SIGHUP reloads the configuration.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
-    let resolved = configuration::load(&arguments.config)?;
+    let inherited = listener::inherited()?;
+    // A mistake in the configuration is shown to a person, not logged.
+    drop(configuration::load(&arguments.config)?);
     logs::start(arguments.log_format, &arguments.log_level)?;
-    for problem in resolved.warnings.problems() {
-        warn!(
-            code = problem.code,
-            key = problem.key,
-            hint = problem.hint,
-            "{}",
-            problem.message
-        );
-    }
+    raise_descriptor_limit();
     let tls = dev_certificate(&arguments.config)?;
-    let scheme = if tls.is_some() || resolved.config.server.tls.is_some() {
+    let reading = prepared::read(arguments, tls.as_ref());
+    let Prepared {
+        config,
+        mut options,
+        mut vault,
+    } = reading.outcome.map_err(Wrong::into_exit)?;
+    let scheme = if tls.is_some() || config.server.tls.is_some() {
         "wss"
     } else {
         "ws"
     };
-    if resolved.config.tokens.keys.is_empty() {
+    if config.tokens.keys.is_empty() {
         info!(
             "no token key is configured: browser tokens are signed with a key of this process alone"
         );
     }
-    let listen = resolved.config.server.listen;
-    let admin = resolved.config.admin.clone();
-    let mut credentials = Credentials::new(&resolved.config, &arguments.resolve)?;
-    let options = Options {
-        tls,
-        resolve: arguments.resolve.clone(),
-        token_sources: credentials.token_sources,
-        watched_keys: credentials.watched_keys,
-        key_readers: credentials.vault.readers(),
-        limit_store: limit_store::open(&resolved.config.limit_store)?,
-        ..Options::default()
-    };
-
-    let threads = match resolved.config.server.threads {
+    let (listen, watch) = (config.server.listen, config.reload.watch);
+    let admin = config.admin.clone();
+    options.limit_store = limit_store::open(&config.limit_store)?;
+    let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    // Sessions run on threads of their own; this one keeps credentials fresh.
+
+    // Sessions run on threads of their own; this one keeps credentials fresh and reloads.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
     runtime.block_on(async {
-        credentials.vault.fill().await?;
-        let _watching = credentials.vault.watch();
-        let mut gateway = Gateway::new(resolved.config, options)
+        vault.fill().await?;
+        let mut gateway = Gateway::new(config, options)
             .map_err(|error| Exit::Configuration(format!("error: {error}")))?;
+        let mut reloads = Reloads::new(arguments.clone(), tls, gateway.reloader())?;
+        reloads.began_with(listen, watch, reading.files, vault.watch());
         if arguments.require_ready {
             require_ready(&gateway).await?;
         }
-        let cannot_listen =
-            |error| Exit::Unavailable(format!("cannot listen on {listen}: {error}"));
-        let listeners = talkline_gateway::listeners(listen, threads).map_err(cannot_listen)?;
+        let listeners = listener::open(inherited, listen, threads)?;
         let address = match listeners.first() {
-            Some(listener) => listener.local_addr().map_err(cannot_listen)?,
+            Some(listener) => listener
+                .local_addr()
+                .context("the listener has no address")?,
             None => listen,
         };
         let operators = match &admin {
@@ -96,10 +95,17 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
             output::line(&format!("operators on http://{address}"))?;
             info!(%address, "listening for operators");
         }
-        gateway
-            .serve_on_threads(listeners, shutdown)
-            .await
-            .context("a thread cannot be started")?;
+        notify::ready();
+        let shutdown = async {
+            shutdown.await;
+            notify::stopping();
+        };
+        tokio::select! {
+            served = gateway.serve_on_threads(listeners, shutdown) => {
+                served.context("a thread cannot be started")?;
+            }
+            never = reloads.run() => match never {},
+        }
         info!("stopped");
         Ok(())
     })
@@ -113,6 +119,21 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Exit> {
         .local_addr()
         .context("the listener has no address")?;
     Ok((listener, bound))
+}
+
+/// Lets the process have as many descriptors as it may: shells and service managers start processes with few, for the
+/// sake of programs that use select(2), which this one does not.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 /// A runtime for a process of this binary.

@@ -47,6 +47,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
             send_bytes: small(reader, "upstreamSendBuffer"),
             receive_bytes: small(reader, "upstreamReceiveBuffer"),
         },
+        memory_bytes_max: reader.amount(&["limits", "maxMemory"]),
     };
     check_order(reader, &limits);
     limits

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 pub use server::web_origin;
 
 use crate::{
-    Config, Format, Inputs, Problem, Report, Resolved, Severity, Transport, Ui,
+    Config, Format, Inputs, Problem, Reload, Report, Resolved, Severity, Transport, Ui,
     keys::{self, Known},
     problem::ShownFile,
     read,
@@ -96,6 +96,9 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
             .flag(&["ui", "enabled"])
             .is_some_and(|found| found.value),
     };
+    let reload = Reload {
+        watch: reader.duration(&["reload", "watch"]),
+    };
     let admin = admin::read(reader, &providers);
     let tokens = tokens::read(reader, &providers);
     let limit_store = limit_store::read(reader, &providers);
@@ -111,6 +114,7 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
         transport: transport?,
         policies,
         limits,
+        reload,
         identities: providers.identities,
         watched_keys: providers.watched_keys,
         vault_identity: providers.vault_identity,

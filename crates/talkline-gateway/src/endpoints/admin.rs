@@ -32,6 +32,7 @@ use crate::{
     connection::{self, Lifecycle},
     head::{HeadError, Rewound, read_head},
     refusal::HttpRefusal,
+    reload::Live,
     server::Shared,
 };
 
@@ -73,7 +74,7 @@ impl Admin {
 pub(crate) async fn serve(
     listener: TcpListener,
     admin: Arc<Admin>,
-    shared: Arc<Shared>,
+    live: Arc<Live>,
     lifecycle: watch::Receiver<Lifecycle>,
 ) {
     let mut ending = lifecycle.clone();
@@ -90,7 +91,7 @@ pub(crate) async fn serve(
                         warn!("too many admin requests at once; one was dropped");
                         continue;
                     };
-                    let (admin, shared) = (Arc::clone(&admin), Arc::clone(&shared));
+                    let (admin, shared) = (Arc::clone(&admin), Arc::clone(&live.now().shared));
                     let lifecycle = *lifecycle.borrow();
                     connections.spawn(async move {
                         let answered = answer_one(stream, peer, &admin, &shared, lifecycle);

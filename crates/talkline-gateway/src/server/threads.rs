@@ -7,7 +7,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     thread,
 };
 
@@ -16,11 +16,11 @@ use tokio::{
     runtime,
     sync::{oneshot, watch},
     task::JoinSet,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tracing::{debug, info, warn};
 
-use super::{ACCEPT_PAUSE, FAREWELL, Gateway, admin, report};
+use super::{AcceptFailures, FAREWELL, Gateway, admin, report};
 use crate::connection::Lifecycle;
 
 /// Connections that wait in the kernel for a thread to accept them.
@@ -69,15 +69,19 @@ impl Gateway {
         listeners: Vec<std::net::TcpListener>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        self.start_background();
+        self.live.now().start_background();
         let (lifecycle, watched) = watch::channel(Lifecycle::Serving);
         // Dropped with this future, which cuts off what is left.
         let (cut, is_cut) = watch::channel(());
         let mut operators = JoinSet::new();
         if let Some((listener, admin)) = self.admin.take() {
-            let shared = Arc::clone(&self.shared);
-            operators.spawn(admin::serve(listener, admin, shared, watched.clone()));
+            let live = Arc::clone(&self.live);
+            operators.spawn(admin::serve(listener, admin, live, watched.clone()));
         }
+        let mut watching = JoinSet::new();
+        let sessions = self.live.carried.sessions.clone();
+        let pressure = self.live.carried.pressure.clone();
+        watching.spawn(pressure.watch(move || sessions.taken() as u64));
         let gateway = Arc::new(self);
         let mut threads = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
@@ -89,13 +93,18 @@ impl Gateway {
             threads.push(start(number, listener, accepting)?);
         }
         shutdown.await;
-        info!(grace = ?gateway.drain_grace, "draining");
+        let grace = gateway.live.now().drain_grace;
+        let sessions = gateway.live.carried.sessions.taken();
+        if sessions > 0 {
+            info!(sessions, ?grace, "draining");
+        }
         lifecycle.send_replace(Lifecycle::Draining);
-        let grace_over = Instant::now() + gateway.drain_grace;
+        let grace_over = Instant::now() + grace;
         if !all_ended(&mut threads, grace_over).await {
             lifecycle.send_replace(Lifecycle::Ending);
             if !all_ended(&mut threads, Instant::now() + FAREWELL).await {
-                warn!("sessions were cut off at the end of the grace");
+                let sessions = gateway.live.carried.sessions.taken();
+                warn!(sessions, "sessions were cut off at the end of the grace");
             }
         }
         drop(cut);
@@ -104,14 +113,8 @@ impl Gateway {
             let _ = ended.await;
         }
         operators.shutdown().await;
-        let mut background = {
-            let mut background = gateway
-                .background
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *background)
-        };
-        background.shutdown().await;
+        gateway.live.stop();
+        watching.shutdown().await;
         Ok(())
     }
 }
@@ -155,21 +158,21 @@ async fn accept(listener: std::net::TcpListener, accepting: Accepting) {
         Err(error) => return warn!(%error, "a thread cannot listen"),
     };
     let mut connections = JoinSet::new();
+    let mut failures = AcceptFailures::default();
     let mut state = lifecycle.clone();
     loop {
         tokio::select! {
             biased;
             _ = state.wait_for(|state| *state != Lifecycle::Serving) => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
-            accepted = listener.accept() => match accepted {
+            () = failures.pause() => {}
+            accepted = listener.accept(), if !failures.pausing() => match accepted {
                 Ok((stream, peer)) => {
+                    failures.over();
                     debug!(%peer, "connection accepted");
                     gateway.start(&mut connections, stream, peer, lifecycle.clone());
                 }
-                Err(error) => {
-                    warn!(%error, "accepting a connection failed");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+                Err(error) => failures.another(&error),
             },
         }
     }

@@ -51,7 +51,7 @@ impl Drop for Gated {
     }
 }
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let file = SourceFile {
         name: "talkline.toml".into(),
         format: Format::Toml,
