@@ -107,6 +107,16 @@ pub(crate) enum Upstream {
 pub(crate) struct Answer {
     pub(crate) request_id: Option<String>,
     pub(crate) region: Option<String>,
+    pub(crate) phases: Phases,
+}
+
+/// How long each phase of reaching an upstream took; zero where there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Phases {
+    pub(crate) dns: Duration,
+    pub(crate) tcp: Duration,
+    pub(crate) tls: Duration,
+    pub(crate) upgrade: Duration,
 }
 
 /// Whether the upgrade request carries the credential.
@@ -125,6 +135,14 @@ pub(crate) struct Observed {
     pub(crate) status: Option<u16>,
     /// The answer's `Date`.
     pub(crate) date: Option<String>,
+}
+
+/// Runs one phase and notes how long it took.
+async fn timed<T>(took: &mut Duration, phase: impl Future<Output = T>) -> T {
+    let started = Instant::now();
+    let outcome = phase.await;
+    *took = started.elapsed();
+    outcome
 }
 
 /// Opens sessions with upstreams.
@@ -158,19 +176,25 @@ impl Dialer {
         request: &UpstreamRequest,
     ) -> Result<(Upstream, Answer), Refusal> {
         let target = request.target();
-        let addresses = self.resolve(target).await?;
-        let tcp = self.connect(addresses).await?;
-        match target.scheme() {
+        let mut phases = Phases::default();
+        let addresses = timed(&mut phases.dns, self.resolve(target)).await?;
+        let tcp = timed(&mut phases.tcp, self.connect(addresses)).await?;
+        let (upstream, mut answer) = match target.scheme() {
             Scheme::Plain => {
-                let (leg, answer) = self.upgrade(tcp, request).await?;
-                Ok((Upstream::Plain(leg), answer))
+                let upgrade = self.upgrade(tcp, request);
+                let (leg, answer) = timed(&mut phases.upgrade, upgrade).await?;
+                (Upstream::Plain(leg), answer)
             }
             Scheme::Tls => {
-                let tls = Box::new(self.handshake(target, tcp).await?);
-                let (leg, answer) = self.upgrade(tls, request).await?;
-                Ok((Upstream::Tls(leg), answer))
+                let handshake = self.handshake(target, tcp);
+                let tls = Box::new(timed(&mut phases.tls, handshake).await?);
+                let upgrade = self.upgrade(tls, request);
+                let (leg, answer) = timed(&mut phases.upgrade, upgrade).await?;
+                (Upstream::Tls(leg), answer)
             }
-        }
+        };
+        answer.phases = phases;
+        Ok((upstream, answer))
     }
 
     /// The addresses of the target's name.

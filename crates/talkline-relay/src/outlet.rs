@@ -57,6 +57,8 @@ pub(crate) struct Outlet {
     progressed: bool,
     /// Pings that went out and that the session was not told of.
     ping_sent: bool,
+    /// Bytes passed on that had to wait and that the session was not told of.
+    spilled_bytes: u64,
     #[cfg(test)]
     spill_bytes_peak: usize,
 }
@@ -80,6 +82,7 @@ impl Outlet {
             blocked: false,
             progressed: false,
             ping_sent: false,
+            spilled_bytes: 0,
             #[cfg(test)]
             spill_bytes_peak: 0,
         }
@@ -118,6 +121,10 @@ impl Outlet {
 
     pub(crate) fn take_ping_sent(&mut self) -> bool {
         std::mem::take(&mut self.ping_sent)
+    }
+
+    pub(crate) fn take_spilled_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.spilled_bytes)
     }
 
     pub(crate) fn queue_ping(&mut self) {
@@ -184,6 +191,7 @@ impl Outlet {
         if !self.broken && !bytes.is_empty() {
             self.blocked = true;
             self.spill.extend_from_slice(bytes);
+            self.spilled_bytes += bytes.len() as u64;
             self.note_spill();
         }
     }

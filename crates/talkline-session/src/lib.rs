@@ -32,19 +32,26 @@ mod incidents;
 mod keep_alive;
 mod limits;
 mod session;
+mod stalls;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 pub use talkline_frame::Limits as FrameLimits;
 
 pub use close::{Close, ErrorEvent, REASON_BYTES_MAX, sanitize_reason};
 pub use limits::Limits;
-pub use session::{Action, Control, Lost, Message, PONGS_MAX, Session, Side, Stop, Verdict};
+pub use session::{
+    Action, Control, FRAMES_PER_SAMPLE, Lost, Message, PONGS_MAX, RelayMark, Session, Side, Stop,
+    Verdict,
+};
+pub use stalls::Stalls;
 pub use summary::{
     End, EndKind, EndedBy, Errors, IncidentCount, Modalities, RateLimit, Responses, Summary,
     Traffic, Transcription, Usage,
 };
+pub use timing::Timing;
 
 /// The examples of the README are tests.
 #[cfg(doctest)]

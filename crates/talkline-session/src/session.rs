@@ -11,10 +11,19 @@ use crate::close::{Close, ErrorEvent, sanitize_reason};
 use crate::incidents::Observer;
 use crate::keep_alive::{Alarm, KeepAlive};
 use crate::limits::Limits;
+use crate::stalls::StallClock;
 use crate::summary::{End, EndKind, EndedBy, Summary, Traffic};
+use crate::timing::{Stopwatch, Timing};
 
 /// Most pongs that wait for one side.
 pub const PONGS_MAX: usize = 16;
+
+/// Of so many frames one is timed on its way through the relay.
+pub const FRAMES_PER_SAMPLE: u64 = 64;
+
+/// Where a session stood before bytes were read; see [`Session::mark`].
+#[derive(Clone, Copy, Debug)]
+pub struct RelayMark(u64);
 
 /// One of the two parties that the relay stands between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,6 +142,8 @@ struct Leg {
     /// The stream is over.
     lost: bool,
     close_sent: Option<Option<u16>>,
+    /// Made at the first stall: most sessions have none.
+    stalls: Option<Box<StallClock>>,
 }
 
 /// The rules of one relayed session; see the [crate documentation](crate).
@@ -145,6 +156,8 @@ pub struct Session {
     upstream: Leg,
     actions: VecDeque<Action>,
     ledger: Ledger,
+    /// Only where somebody listens: a session is to stay small.
+    stopwatch: Option<Box<Stopwatch>>,
     end: Option<End>,
     events_sent: u32,
 }
@@ -159,6 +172,7 @@ impl Session {
             silent: false,
             lost: false,
             close_sent: None,
+            stalls: None,
         };
         Self {
             start: now,
@@ -167,6 +181,7 @@ impl Session {
             upstream: leg(),
             actions: VecDeque::new(),
             ledger: Ledger::new(limits.inspect_bytes_max, now),
+            stopwatch: None,
             end: None,
             events_sent: 0,
             limits,
@@ -179,6 +194,14 @@ impl Session {
     #[must_use]
     pub fn on_incident(mut self, observer: impl FnMut(&Incident<'_>) + Send + 'static) -> Self {
         self.ledger.observe(Observer::new(observer));
+        self
+    }
+
+    /// Has `observer` told of each [`Timing`] when it is known: a few times a minute, beside one sample of
+    /// [`FRAMES_PER_SAMPLE`] frames.
+    #[must_use]
+    pub fn on_timing(mut self, observer: impl FnMut(Timing) + Send + 'static) -> Self {
+        self.stopwatch = Some(Box::new(Stopwatch::new(observer)));
         self
     }
 
@@ -200,6 +223,35 @@ impl Session {
     /// A ping that an [`Action::Ping`] asked for went out; its answer is due from here on.
     pub fn on_ping_sent(&mut self, to: Side, now: Instant) {
         self.leg(to).keep_alive.pinged(now);
+        if let Some(stopwatch) = &mut self.stopwatch {
+            stopwatch.on_ping_sent(to, now);
+        }
+    }
+
+    /// Begins a look at how long frames take on their way through the relay. Give the mark to
+    /// [`Self::on_relayed`] when what came has been passed on.
+    #[must_use]
+    pub const fn mark(&self) -> RelayMark {
+        RelayMark(self.client.traffic.frames + self.upstream.traffic.frames)
+    }
+
+    /// What came since the mark has been handed to the other side, as far as it took it. The clock is
+    /// asked for one frame of [`FRAMES_PER_SAMPLE`] only, and only when somebody is
+    /// [told](Self::on_timing).
+    pub fn on_relayed(&mut self, mark: RelayMark, started: Instant, now: impl FnOnce() -> Instant) {
+        let Some(stopwatch) = &mut self.stopwatch else {
+            return;
+        };
+        let frames = self.client.traffic.frames + self.upstream.traffic.frames;
+        if frames / FRAMES_PER_SAMPLE != mark.0 / FRAMES_PER_SAMPLE {
+            stopwatch.on_relayed(now().saturating_duration_since(started));
+        }
+    }
+
+    /// Bytes from a side had to wait in the relay.
+    pub fn on_spilled(&mut self, from: Side, bytes: u64) {
+        let stalls = &mut self.leg(from).stalls;
+        stalls.get_or_insert_default().spilled(bytes);
     }
 
     /// A side that had stopped taking bytes took some, which is as good a sign of life as a pong: its
@@ -210,12 +262,18 @@ impl Session {
 
     /// The caller stopped reading from a side, because the other one does not keep up.
     pub fn on_read_paused(&mut self, from: Side) {
-        self.leg(from).keep_alive.pause();
+        let leg = self.leg(from);
+        leg.keep_alive.pause();
+        leg.stalls.get_or_insert_default().pause();
     }
 
     /// The caller reads from a side again.
     pub fn on_read_resumed(&mut self, from: Side, now: Instant) {
-        self.leg(from).keep_alive.resume(now);
+        let leg = self.leg(from);
+        leg.keep_alive.resume(now);
+        if let Some(stalls) = &mut leg.stalls {
+            stalls.resume(now);
+        }
     }
 
     /// The header of a data frame came; says what to do with the frame.
@@ -247,6 +305,9 @@ impl Session {
         traffic.frames += 1;
         let Some(message) = message else { return };
         traffic.messages += 1;
+        if let (Some(stopwatch), Some(name)) = (&mut self.stopwatch, message.event_type.name()) {
+            stopwatch.on_event(from, name, now);
+        }
         if from == Side::Upstream && message.kind == MessageKind::Text {
             self.ledger.on_message(message.event_type, now);
         }
@@ -260,7 +321,11 @@ impl Session {
         }
         self.leg(from).traffic.frames += 1;
         match control {
-            Control::Pong => {}
+            Control::Pong => {
+                if let Some(stopwatch) = &mut self.stopwatch {
+                    stopwatch.on_pong(from, now);
+                }
+            }
             Control::Ping(payload) if self.leg(from).close_sent.is_none() => {
                 self.pong(from, payload.to_vec());
             }
@@ -365,6 +430,11 @@ impl Session {
 
     /// Time has passed; spurious calls are harmless.
     pub fn on_timeout(&mut self, now: Instant) {
+        for leg in [&mut self.client, &mut self.upstream] {
+            if let Some(stalls) = &mut leg.stalls {
+                stalls.look(now);
+            }
+        }
         match &self.phase {
             Phase::Ending { deadline } if *deadline <= now => self.end_now(),
             Phase::Closing { deadline, .. } if *deadline <= now => self.finish_closing(None, now),
@@ -407,11 +477,14 @@ impl Session {
     /// Sums the session up.
     #[must_use]
     pub fn into_summary(self, now: Instant) -> Summary {
+        let stalls = |clock: Option<Box<StallClock>>| clock.map(|clock| clock.into_sum(now));
         Summary {
             end: self.end.unwrap_or_default(),
             client_to_upstream: self.client.traffic,
             upstream_to_client: self.upstream.traffic,
             client_close_code: self.client.close_sent.flatten(),
+            client_stalls: stalls(self.client.stalls).unwrap_or_default(),
+            upstream_stalls: stalls(self.upstream.stalls).unwrap_or_default(),
             ..self.ledger.into_summary(now)
         }
     }
