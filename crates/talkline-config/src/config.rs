@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use talkline_auth::ClientKeys;
 
-use crate::{Identity, Routes, VaultIdentity, WatchedKey};
+use crate::{Identity, Prices, Routes, VaultIdentity, WatchedKey};
 
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Config {
     pub transport: Transport,
     /// Every bound.
     pub limits: Limits,
+    /// What tokens cost.
+    pub prices: Prices,
     /// The Entra identities of Azure providers, each with the cell that its tokens are put in.
     pub identities: Vec<Identity>,
     /// The keys that may change while the relay runs, each with the cell that they are put in.

@@ -340,6 +340,15 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("limits.maxSessionDuration", seconds(1, 24 * 3600)),
     key("limits.closeTimeout", seconds(1, 60)),
     key("limits.drainGrace", seconds(0, 24 * 3600)),
+    key("prices.currency", Kind::Text),
+    key("prices.models.*.inputText", Kind::Text),
+    key("prices.models.*.cachedInputText", Kind::Text),
+    key("prices.models.*.inputAudio", Kind::Text),
+    key("prices.models.*.cachedInputAudio", Kind::Text),
+    key("prices.models.*.inputImage", Kind::Text),
+    key("prices.models.*.cachedInputImage", Kind::Text),
+    key("prices.models.*.outputText", Kind::Text),
+    key("prices.models.*.outputAudio", Kind::Text),
     key("allowPlaintextSecrets", Kind::Bool),
 ];
 

@@ -15,6 +15,7 @@ pub mod endpoint;
 mod identity;
 mod input;
 mod keys;
+mod prices;
 mod problem;
 mod read;
 mod reader;
@@ -33,6 +34,7 @@ pub use identity::{
     KeyVaultReferenceError, VaultIdentity, WatchedKey,
 };
 pub use input::{DeveloperTools, FlagValue, Format, Inputs, Setting, Source, SourceFile};
+pub use prices::{BilledTokens, ModelPrices, Prices};
 pub use problem::{Problem, Report, Severity, Style};
 pub use resolve::resolve;
 pub use routes::{RouteMatch, Routes, UnknownModel};

@@ -89,7 +89,7 @@ pub(crate) async fn serve<IO>(
     let head = match timeout_at(deadline, read_head(&mut io, shared.head_limits)).await {
         Ok(Ok(head)) => head,
         Ok(Err(HeadError::Refused(refusal))) => {
-            report::client_refused(refusal.status().as_u16(), refusal.code());
+            report::client_refused(&shared.metrics, refusal.status().as_u16(), refusal.code());
             return answer_and_close(io, &refusal).await;
         }
         Ok(Err(HeadError::Gone)) => return,
@@ -148,7 +148,7 @@ async fn respond(
         ))
     };
     answered.unwrap_or_else(|refusal| {
-        report::client_refused(refusal.status().as_u16(), refusal.code());
+        report::client_refused(&shared.metrics, refusal.status().as_u16(), refusal.code());
         refusal.into_response()
     })
 }
@@ -200,10 +200,10 @@ async fn upgrade(
     // Strangers are few at a time; whoever was let in counts as a session.
     lock(slot).handshake = None;
     if lifecycle != Lifecycle::Serving {
-        return busy(&Diagnosis::relay_shutting_down(), shared.refusals);
+        return busy(shared, &Diagnosis::relay_shutting_down());
     }
     let Ok(permit) = Arc::clone(&shared.sessions).try_acquire_owned() else {
-        return busy(&Diagnosis::relay_full(), shared.refusals);
+        return busy(shared, &Diagnosis::relay_full());
     };
 
     let mut labels = SessionLabels::new(&client, &ask);
@@ -215,7 +215,7 @@ async fn upgrade(
         Err(unknown) => Outcome::Refused(Box::new(unknown_model(&unknown))),
     };
     if let (Refusals::Http, Outcome::Refused(diagnosis)) = (shared.refusals, &outcome) {
-        report::session_refused(&labels, shared.refusals, diagnosis);
+        report::session_refused(&shared.metrics, &labels, shared.refusals, diagnosis);
         return Ok(problem(diagnosis));
     }
     let response = switching_protocols(&websocket_key, &ask, &labels);
@@ -232,11 +232,12 @@ async fn upgrade(
 
 /// The relay itself has no room. Told before the 101 whatever the delivery, so that a full relay does
 /// little for whom it cannot serve, and so that a load balancer can see it.
-fn busy(diagnosis: &Diagnosis, delivery: Refusals) -> Result<Response<Full<Bytes>>, HttpRefusal> {
-    match delivery {
+fn busy(shared: &Shared, diagnosis: &Diagnosis) -> Result<Response<Full<Bytes>>, HttpRefusal> {
+    match shared.refusals {
         Refusals::InBand => Err(HttpRefusal::busy(diagnosis)),
         Refusals::Http => {
-            report::client_refused(diagnosis.permanence.http_status(), diagnosis.code);
+            let status = diagnosis.permanence.http_status();
+            report::client_refused(&shared.metrics, status, diagnosis.code);
             Ok(problem(diagnosis))
         }
     }
@@ -256,9 +257,16 @@ async fn dial(
     let opened = shared.reach.open(route.upstream, ask, correlation).await;
     labels.dialled = started.elapsed();
     match opened {
-        Ok((upstream, Answer { request_id, region })) => {
+        Ok((upstream, answer)) => {
+            let Answer {
+                request_id,
+                region,
+                phases,
+            } = answer;
             labels.request_id = request_id;
             labels.region = region;
+            labels.phases = phases;
+            shared.metrics.dialled(labels.dialled, &phases);
             Outcome::Open(upstream)
         }
         Err(diagnosis) => {
@@ -327,7 +335,7 @@ where
                 lifecycle,
             )
             .await;
-            report::session_ended(&labels, &summary);
+            report::session_ended(&shared.metrics, &shared.prices, &labels, &summary);
         }
         Outcome::Open(Upstream::Tls(upstream)) => {
             let summary = run(
@@ -339,10 +347,10 @@ where
                 lifecycle,
             )
             .await;
-            report::session_ended(&labels, &summary);
+            report::session_ended(&shared.metrics, &shared.prices, &labels, &summary);
         }
         Outcome::Refused(diagnosis) => {
-            report::session_refused(&labels, shared.refusals, &diagnosis);
+            report::session_refused(&shared.metrics, &labels, shared.refusals, &diagnosis);
             let code = diagnosis.permanence.close_code();
             refuse(
                 client,
@@ -376,7 +384,9 @@ where
         farewell()
     };
     let session = Session::new(shared.session_limits.clone(), std::time::Instant::now())
-        .on_incident(report::incidents(labels));
+        .on_incident(report::incidents(labels))
+        .on_timing(shared.metrics.timings());
+    let _active = shared.metrics.session_opened(labels.kind());
     relay(
         client,
         upstream,

@@ -353,6 +353,7 @@ impl Dialer {
             request_id: text(response.headers(), "apim-request-id")
                 .or_else(|| text(response.headers(), "x-request-id")),
             region: text(response.headers(), "x-ms-region"),
+            phases: Phases::default(),
         };
         let upgraded = driver.until(deadline, hyper::upgrade::on(response));
         let upgraded = upgraded

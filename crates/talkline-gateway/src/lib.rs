@@ -27,6 +27,7 @@ pub mod doctor;
 mod handshake;
 mod head;
 mod keys;
+pub mod metrics;
 mod reach;
 mod refusal;
 mod report;
@@ -36,6 +37,7 @@ mod tokens;
 
 pub use dial::ResolveOverride;
 pub use keys::KeyReader;
+pub use metrics::Metrics;
 pub use server::{Gateway, Options, StartError};
 
 #[cfg(doctest)]

@@ -9,7 +9,7 @@ use std::{
 
 use rustls::ServerConfig;
 use talkline_auth::{ClientKeys, KeyCell, KeyFiles, TokenCell, TokenSource};
-use talkline_config::{Config, Refusals, Routes};
+use talkline_config::{Config, Prices, Refusals, Routes};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
 use tokio::{
@@ -27,6 +27,7 @@ use crate::{
     dial::{DialTimeouts, Dialer, ResolveOverride},
     head::HeadLimits,
     keys::{KeyReader, Keys},
+    metrics::Metrics,
     reach::Reach,
     tls::{self, TlsError},
     tokens::Tokens,
@@ -54,6 +55,8 @@ pub struct Options {
     pub watched_keys: Vec<(KeyCell, KeyFiles)>,
     /// Whom to ask for a newer key when an upstream refuses one that does not come from a file.
     pub key_readers: Vec<(KeyCell, KeyReader)>,
+    /// What the gateway counts. Keep a clone to show it.
+    pub metrics: Metrics,
 }
 
 /// Why a gateway cannot start.
@@ -90,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) session_limits: SessionLimits,
     pub(crate) head_limits: HeadLimits,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) metrics: Metrics,
+    pub(crate) prices: Prices,
 }
 
 impl Gateway {
@@ -158,7 +163,14 @@ impl Gateway {
                 target_bytes_max: TARGET_BYTES_MAX,
             },
             handshake_timeout: limits.client_handshake_timeout,
+            metrics: options.metrics,
+            prices: config.prices,
         };
+        let keys = shared.reach.keys.cells();
+        shared
+            .metrics
+            .watch_credentials(shared.reach.tokens.clone(), keys);
+        shared.metrics.sessions_max(limits.sessions_max);
         Ok(Self {
             shared: Arc::new(shared),
             tls: server_tls.map(TlsAcceptor::from),
@@ -241,6 +253,7 @@ impl Gateway {
             }
         }
         drop(listener);
+        self.shared.metrics.draining();
         self.drain(connections, lifecycle).await;
         let background = self.background.into_inner();
         background

@@ -3,6 +3,7 @@
 mod clients;
 mod limits;
 mod names;
+mod prices;
 mod provider;
 mod providers;
 mod selection;
@@ -83,12 +84,14 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let server = server::read(reader);
     let clients = clients::read(reader, server.as_ref(), &providers);
     let limits = limits::read(reader);
+    let prices = prices::read(reader);
     Some(Config {
         server: server?,
         clients: clients?,
         routes: providers.routes?,
         transport: transport?,
         limits,
+        prices,
         identities: providers.identities,
         watched_keys: providers.watched_keys,
         vault_identity: providers.vault_identity,

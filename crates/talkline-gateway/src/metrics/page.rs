@@ -1,0 +1,89 @@
+//! The page of `/metrics`, in the two formats that Prometheus reads.
+
+use prometheus_client::{encoding::text::encode, registry::Registry};
+
+/// How the page is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The Prometheus text format, version 0.0.4.
+    #[default]
+    Prometheus,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The format that an `Accept` header asks for.
+    #[must_use]
+    pub fn asked_for(accept: Option<&str>) -> Self {
+        match accept {
+            Some(accept) if accept.contains("application/openmetrics-text") => Self::OpenMetrics,
+            _ => Self::Prometheus,
+        }
+    }
+}
+
+pub(super) fn page(registry: &Registry, format: Format) -> (String, &'static str) {
+    let mut page = String::new();
+    // Writing to a string fails only when a metric's own encoding does; what was written stands.
+    let encoded = encode(&mut page, registry);
+    if let Err(error) = encoded {
+        tracing::warn!(%error, "a metric could not be written");
+    }
+    match format {
+        Format::OpenMetrics => (
+            page,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+        Format::Prometheus => (classic(&page), "text/plain; version=0.0.4; charset=utf-8"),
+    }
+}
+
+/// OpenMetrics names a counter's family without `_total` and ends with `# EOF`; the text format, which
+/// is older, has the family's name be the sample's.
+fn classic(page: &str) -> String {
+    let mut out = String::with_capacity(page.len() + 1024);
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line == "# EOF" {
+            continue;
+        }
+        let help = line
+            .strip_prefix("# HELP ")
+            .and_then(|rest| rest.split_once(' '));
+        if let (Some((name, help)), Some(next)) = (help, lines.peek())
+            && *next == format!("# TYPE {name} counter")
+        {
+            lines.next();
+            out.push_str(&format!(
+                "# HELP {name}_total {help}\n# TYPE {name}_total counter\n"
+            ));
+            continue;
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_has_its_samples_name_in_the_text_format() {
+        let open =
+            "# HELP a b.\n# TYPE a counter\na_total 1\n# HELP g h.\n# TYPE g gauge\ng 1\n# EOF\n";
+        let text = "# HELP a_total b.\n# TYPE a_total counter\na_total 1\n# HELP g h.\n# TYPE g gauge\ng 1\n";
+        assert_eq!(classic(open), text);
+    }
+
+    #[test]
+    fn the_reader_chooses_the_format() {
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+        assert_eq!(Format::asked_for(Some(prometheus)), Format::OpenMetrics);
+        assert_eq!(Format::asked_for(Some("*/*")), Format::Prometheus);
+        assert_eq!(Format::asked_for(None), Format::Prometheus);
+    }
+}
