@@ -12,6 +12,7 @@
 
 mod canary;
 mod ci;
+mod conformance;
 mod failures;
 mod process;
 mod provision;
@@ -34,6 +35,8 @@ usage: cargo xtask <command>
   ci [--fail-fast]      everything that must hold before a change lands
   test [--rust|--sdk]   every test; the last line is `N passed, N failed, N skipped`
   canary                secrets searched for in all that the processes let out
+  conformance           corpora of hostile bytes against the real binary:
+                        --handshakes FILE
   failures              every failure as clients, log and doctor tell it, against snapshots
                         (TALKLINE_BLESS=1 rewrites them)
   tidy                  the rules of the house: layers, manifests, links, lock files
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         ["test", "--rust"] => run(|workspace| test::run(workspace, Suites::Rust)),
         ["test", "--sdk"] => run(|workspace| test::run(workspace, Suites::Sdk)),
         ["canary"] => run(canary::run),
+        ["conformance", suites @ ..] => run(|workspace| conformance::run(workspace, suites)),
         ["failures"] => run(failures::run),
         ["tidy"] => run(tidy::run),
         ["help" | "-h" | "--help"] => {

@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use talkline_auth::ClientKeys;
+use ipnet::IpNet;
+use talkline_auth::{ClientKeys, Secret};
 
 use crate::{Identity, Prices, Routes, VaultIdentity, WatchedKey};
 
@@ -13,6 +14,8 @@ pub struct Config {
     pub server: Server,
     /// Who may open a session.
     pub clients: Clients,
+    /// The listener for operators, where there is one.
+    pub admin: Option<Admin>,
     /// Which upstream a client's model name leads to.
     pub routes: Routes,
     /// How a browser or app is told to reach Talk.
@@ -41,8 +44,20 @@ pub struct Server {
     /// Web origins whose pages may connect, exact, such as `https://talk.example.com`.
     pub allowed_origins: Vec<String>,
     /// Host names under which the relay is reached, beside the loopback ones: pages of these hosts
-    /// may connect to it. A guard against DNS rebinding.
+    /// may connect to it, and a relay on loopback is reached under no other name. A guard against
+    /// DNS rebinding.
     pub allowed_hosts: Vec<String>,
+    /// Networks of the front ends whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The listener for operators: health and revocation, apart from clients.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address and port. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// What an operator presents as `Authorization: Bearer`. Without it nothing can be changed.
+    pub key: Option<Secret>,
 }
 
 /// How a client is told that the upstream gives no session.
@@ -105,6 +120,8 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Connections that are not yet a session (TLS, HTTP request, dialling), whole process.
     pub handshakes_max: usize,
+    /// Those of them that come from one source address. A trusted proxy is no source.
+    pub handshakes_per_source_max: usize,
     /// Bytes of a client's request line and headers.
     pub request_header_bytes_max: usize,
     /// From accepting the connection to the end of the request's headers, TLS included.

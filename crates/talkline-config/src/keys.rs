@@ -298,6 +298,9 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("server.refusals", Kind::Choice(REFUSALS)),
     key("server.allowedOrigins", Kind::TextList),
     key("server.allowedHosts", Kind::TextList),
+    key("server.trustedProxies", Kind::TextList),
+    key("admin.listen", Kind::Text),
+    key_or_variable("admin.key", Kind::Secret, &["TALKLINE_ADMIN_KEY"]),
     KeySpec {
         path: "clients.keys",
         kind: Kind::Secrets,
@@ -314,6 +317,13 @@ pub(crate) const KEYS: &[KeySpec] = &[
     ),
     key(
         "limits.maxHandshakes",
+        Kind::Count {
+            min: 1,
+            max: 100_000,
+        },
+    ),
+    key(
+        "limits.maxHandshakesPerSource",
         Kind::Count {
             min: 1,
             max: 100_000,

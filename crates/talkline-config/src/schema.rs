@@ -26,6 +26,7 @@ struct Configuration {
     talk: Option<Talk>,
     server: Option<Server>,
     clients: Option<Clients>,
+    admin: Option<Admin>,
     limits: Option<Limits>,
     prices: Option<Prices>,
     /// Accepts a key that stands in the file itself, with a warning. For a developer's own
@@ -298,8 +299,23 @@ struct Server {
     /// Web origins whose pages may connect, exactly as the browser sends them.
     allowed_origins: Option<Vec<String>>,
     /// Host names under which the relay is reached, beside the loopback ones: pages of these hosts
-    /// may connect to it. A guard against DNS rebinding.
+    /// may connect to it, and a relay that listens on loopback answers under no other name. A guard
+    /// against DNS rebinding.
     allowed_hosts: Option<Vec<String>>,
+    /// Addresses or networks of the front ends whose `Forwarded`, `X-Forwarded-For` and
+    /// `X-Forwarded-Proto` headers are believed. Nobody else's are.
+    trusted_proxies: Option<Vec<String>>,
+}
+
+/// The listener for operators.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Admin {
+    /// Address and port of the listener for operators. Without it there is none.
+    listen: Option<String>,
+    /// Key that an operator presents as `Authorization: Bearer`, on loopback too. Without it
+    /// nothing can be revoked.
+    key: Option<SecretReference>,
 }
 
 #[derive(JsonSchema)]
@@ -346,6 +362,8 @@ struct Limits {
     max_sessions: Option<u64>,
     /// Connections at one time that are not yet a session.
     max_handshakes: Option<u64>,
+    /// Those of them that come from one source address. A trusted proxy is no source.
+    max_handshakes_per_source: Option<u64>,
     /// Request line and headers of a client.
     max_request_header_size: Option<Size>,
     /// From accepting a connection to the end of the request's headers, TLS included.

@@ -1,5 +1,6 @@
 //! Counting: tokens, responses and errors, read from the upstream's control events as they pass.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Deserializer};
@@ -8,7 +9,9 @@ use talkline_frame::EventType;
 
 use crate::close::sanitize;
 use crate::incidents::{Incidents, Observer};
-use crate::summary::{Errors, Modalities, RateLimit, Responses, Summary, Transcription, Usage};
+use crate::summary::{
+    Errors, Modalities, RateLimit, ResponseUsage, Responses, Summary, Transcription, Usage,
+};
 
 /// Longest code, id or name that is kept of an event.
 const WORD_BYTES_MAX: usize = 64;
@@ -19,14 +22,27 @@ const BUFFER_BYTES_KEPT: usize = 4 << 10;
 /// Most lines of a `rate_limits.updated` that are kept.
 const RATE_LIMITS_MAX: usize = 8;
 
+/// Who is told what each response cost.
+type ResponseObserver = Box<dyn FnMut(&ResponseUsage) + Send>;
+
 /// The sums of one session, and the control event that is being collected.
-#[derive(Debug)]
 pub(crate) struct Ledger {
     start: Instant,
     inspect_bytes_max: usize,
     collected: Vec<u8>,
     overflowed: bool,
+    responses_ended: u64,
+    response_observer: Option<ResponseObserver>,
     totals: Totals,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("collected_bytes", &self.collected.len())
+            .field("totals", &self.totals)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -89,8 +105,14 @@ impl Ledger {
             inspect_bytes_max,
             collected: Vec::new(),
             overflowed: false,
+            responses_ended: 0,
+            response_observer: None,
             totals: Totals::default(),
         }
+    }
+
+    pub(crate) fn observe_responses(&mut self, observer: ResponseObserver) {
+        self.response_observer = Some(observer);
     }
 
     pub(crate) fn observe(&mut self, observer: Observer) {
@@ -122,14 +144,31 @@ impl Ledger {
                 self.totals.first_audio = Some(now.saturating_duration_since(self.start));
             }
             if let Some(event) = ControlEvent::from_type(name) {
-                let read = !self.overflowed && self.totals.read(event, &self.collected).is_ok();
-                self.totals.uninspected += u64::from(!read);
+                let read = match self.overflowed {
+                    false => self.totals.read(event, &self.collected).ok(),
+                    true => None,
+                };
+                self.totals.uninspected += u64::from(read.is_none());
+                if event == ControlEvent::ResponseDone {
+                    self.response_ended(read.flatten());
+                }
             }
         }
         self.overflowed = false;
         self.collected.clear();
         if self.collected.capacity() > BUFFER_BYTES_KEPT {
             self.collected = Vec::new();
+        }
+    }
+
+    fn response_ended(&mut self, usage: Option<Usage>) {
+        self.responses_ended += 1;
+        let usage = ResponseUsage {
+            responses: self.responses_ended,
+            usage,
+        };
+        if let Some(observer) = &mut self.response_observer {
+            observer(&usage);
         }
     }
 
@@ -153,7 +192,12 @@ impl Ledger {
 }
 
 impl Totals {
-    fn read(&mut self, event: ControlEvent, json: &[u8]) -> Result<(), serde_json::Error> {
+    /// Adds an event to the sums; returns what it cost when it ends a response that says so.
+    fn read(
+        &mut self,
+        event: ControlEvent,
+        json: &[u8],
+    ) -> Result<Option<Usage>, serde_json::Error> {
         match event {
             ControlEvent::Session => {
                 let session = serde_json::from_slice::<SessionEvent>(json)?
@@ -176,7 +220,9 @@ impl Totals {
                     error.code = error.code.or(details.reason);
                     self.incidents.count(&error.incident(kind));
                 }
-                self.usage.add(response.usage.unwrap_or_default());
+                let usage = response.usage.map(Usage::from);
+                self.usage.add(usage.unwrap_or_default());
+                return Ok(usage);
             }
             ControlEvent::Error => {
                 let error = serde_json::from_slice::<ErrorEvent>(json)?
@@ -208,7 +254,7 @@ impl Totals {
                     .count(&error.incident(IncidentKind::TranscriptionFailed));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn count_response(&mut self, status: Option<&str>) {
@@ -224,28 +270,52 @@ impl Totals {
     }
 }
 
-impl Usage {
-    fn add(&mut self, wire: WireUsage) {
+impl From<WireUsage> for Usage {
+    fn from(wire: WireUsage) -> Self {
         let input = wire.input_token_details.unwrap_or_default();
-        let cached = input.cached_tokens_details.unwrap_or_default();
-        add(&mut self.input.text, input.text_tokens);
-        add(&mut self.input.audio, input.audio_tokens);
-        add(&mut self.input.image, input.image_tokens);
-        self.cached.add(cached);
-        self.output
-            .add(wire.output_token_details.unwrap_or_default());
-        add(&mut self.input_tokens, wire.input_tokens);
-        add(&mut self.cached_tokens, input.cached_tokens);
-        add(&mut self.output_tokens, wire.output_tokens);
-        add(&mut self.total_tokens, wire.total_tokens);
+        Self {
+            input: Modalities {
+                text: input.text_tokens.unwrap_or_default(),
+                audio: input.audio_tokens.unwrap_or_default(),
+                image: input.image_tokens.unwrap_or_default(),
+            },
+            cached: input.cached_tokens_details.unwrap_or_default().into(),
+            output: wire.output_token_details.unwrap_or_default().into(),
+            input_tokens: wire.input_tokens.unwrap_or_default(),
+            cached_tokens: input.cached_tokens.unwrap_or_default(),
+            output_tokens: wire.output_tokens.unwrap_or_default(),
+            total_tokens: wire.total_tokens.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<WireModalities> for Modalities {
+    fn from(wire: WireModalities) -> Self {
+        Self {
+            text: wire.text_tokens.unwrap_or_default(),
+            audio: wire.audio_tokens.unwrap_or_default(),
+            image: wire.image_tokens.unwrap_or_default(),
+        }
+    }
+}
+
+impl Usage {
+    fn add(&mut self, other: Self) {
+        self.input.add(other.input);
+        self.cached.add(other.cached);
+        self.output.add(other.output);
+        add(&mut self.input_tokens, Some(other.input_tokens));
+        add(&mut self.cached_tokens, Some(other.cached_tokens));
+        add(&mut self.output_tokens, Some(other.output_tokens));
+        add(&mut self.total_tokens, Some(other.total_tokens));
     }
 }
 
 impl Modalities {
-    fn add(&mut self, wire: WireModalities) {
-        add(&mut self.text, wire.text_tokens);
-        add(&mut self.audio, wire.audio_tokens);
-        add(&mut self.image, wire.image_tokens);
+    fn add(&mut self, other: Self) {
+        add(&mut self.text, Some(other.text));
+        add(&mut self.audio, Some(other.audio));
+        add(&mut self.image, Some(other.image));
     }
 }
 

@@ -48,8 +48,8 @@ pub use session::{
 };
 pub use stalls::Stalls;
 pub use summary::{
-    End, EndKind, EndedBy, Errors, IncidentCount, Modalities, RateLimit, Responses, Summary,
-    Traffic, Transcription, Usage,
+    End, EndKind, EndedBy, Errors, IncidentCount, Modalities, RateLimit, ResponseUsage, Responses,
+    Summary, Traffic, Transcription, Usage,
 };
 pub use timing::Timing;
 

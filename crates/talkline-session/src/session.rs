@@ -12,7 +12,7 @@ use crate::incidents::Observer;
 use crate::keep_alive::{Alarm, KeepAlive};
 use crate::limits::Limits;
 use crate::stalls::StallClock;
-use crate::summary::{End, EndKind, EndedBy, Summary, Traffic};
+use crate::summary::{End, EndKind, EndedBy, ResponseUsage, Summary, Traffic};
 use crate::timing::{Stopwatch, Timing};
 
 /// Most pongs that wait for one side.
@@ -202,6 +202,15 @@ impl Session {
     #[must_use]
     pub fn on_timing(mut self, observer: impl FnMut(Timing) + Send + 'static) -> Self {
         self.stopwatch = Some(Box::new(Stopwatch::new(observer)));
+        self
+    }
+
+    /// Has `observer` told of every response that ends, with what it cost: a budget is spent there. It is
+    /// called while the `response.done` passes, so it must not block; to end the session, have the caller
+    /// [stop](Self::on_stop) it.
+    #[must_use]
+    pub fn on_response(mut self, observer: impl FnMut(&ResponseUsage) + Send + 'static) -> Self {
+        self.ledger.observe_responses(Box::new(observer));
         self
     }
 

@@ -157,6 +157,16 @@ pub struct Usage {
     pub total_tokens: u64,
 }
 
+/// What one response cost, from its `response.done`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseUsage {
+    /// How many responses the session has had, this one included.
+    pub responses: u64,
+    /// Its tokens by modality. `None` when the upstream gave none, or when the event was no JSON or
+    /// longer than [`Limits::inspect_bytes_max`](crate::Limits::inspect_bytes_max).
+    pub usage: Option<Usage>,
+}
+
 /// Tokens by modality.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Modalities {

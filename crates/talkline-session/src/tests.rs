@@ -74,6 +74,37 @@ fn summary_of(events: &[(&str, &str)]) -> Summary {
 // === accounting ===
 
 #[test]
+fn each_response_is_told_with_its_cost() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (session, start) = session();
+    let mut session = {
+        let told = Arc::clone(&told);
+        session.on_response(move |response| {
+            let tokens = response
+                .usage
+                .map(|usage| (usage.input.audio, usage.output.audio, usage.total_tokens));
+            told.lock().unwrap().push((response.responses, tokens));
+        })
+    };
+    let cost = r#"{"type":"response.done","response":{"status":"completed","usage":{"total_tokens":10,
+        "input_token_details":{"audio_tokens":3},"output_token_details":{"audio_tokens":2}}}}"#;
+    let silent = r#"{"type":"response.done","response":{"status":"failed","usage":null}}"#;
+    for (name, json) in [
+        ("session.created", r#"{"type":"session.created"}"#),
+        ("response.done", cost),
+        ("response.done", silent),
+        ("response.done", "no JSON"),
+        ("response.done", cost),
+    ] {
+        show(&mut session, name, json, start);
+    }
+    let each = Some((3, 2, 10));
+    let want = [(1, each), (2, None), (3, None), (4, each)];
+    assert_eq!(*told.lock().unwrap(), want);
+    assert_eq!(session.into_summary(start).usage.total_tokens, 20);
+}
+
+#[test]
 fn usage_is_summed_by_modality() {
     let first = r#"{"type":"response.done","event_id":"e","response":{"id":"r","status":"completed","output":[],
         "usage":{"total_tokens":253,"input_tokens":132,"output_tokens":121,"input_token_details":{"text_tokens":119,

@@ -8,6 +8,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
     let limits = Limits {
         sessions_max: count(reader, "maxSessions"),
         handshakes_max: count(reader, "maxHandshakes"),
+        handshakes_per_source_max: count(reader, "maxHandshakesPerSource"),
         request_header_bytes_max: count(reader, "maxRequestHeaderSize"),
         client_handshake_timeout: duration(reader, "clientHandshakeTimeout"),
         dns_timeout: duration(reader, "dnsTimeout"),

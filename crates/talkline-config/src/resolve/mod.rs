@@ -1,5 +1,6 @@
 //! From inputs to a configuration, or to everything that is wrong with them.
 
+mod admin;
 mod clients;
 mod limits;
 mod names;
@@ -85,9 +86,11 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let clients = clients::read(reader, server.as_ref(), &providers);
     let limits = limits::read(reader);
     let prices = prices::read(reader);
+    let admin = admin::read(reader, &providers);
     Some(Config {
         server: server?,
         clients: clients?,
+        admin,
         routes: providers.routes?,
         transport: transport?,
         limits,

@@ -2,7 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::{Problem, Refusals, Server, TlsFiles, reader::Reader, shown::shown, tree::dotted};
+use ipnet::IpNet;
+
+use crate::{
+    Problem, Refusals, Server, TlsFiles,
+    reader::{Found, Reader},
+    shown::shown,
+    tree::dotted,
+};
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Server> {
     let listen = listen(reader);
@@ -16,17 +23,24 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Server> {
     };
     let allowed_origins = allowed_origins(reader);
     let allowed_hosts = allowed_hosts(reader);
+    let trusted_proxies = trusted_proxies(reader);
     Some(Server {
         listen: listen?,
         tls: tls?,
         refusals,
         allowed_origins,
         allowed_hosts,
+        trusted_proxies,
     })
 }
 
 fn listen(reader: &mut Reader<'_>) -> Option<SocketAddr> {
     let found = reader.text(&["server", "listen"])?;
+    address(reader, &found)
+}
+
+/// An address with a port, as listeners have it.
+pub(super) fn address(reader: &mut Reader<'_>, found: &Found<'_, String>) -> Option<SocketAddr> {
     let text = found.value.as_str();
     if let Ok(address) = text.parse() {
         return Some(address);
@@ -47,7 +61,7 @@ fn listen(reader: &mut Reader<'_>) -> Option<SocketAddr> {
         }
     };
     let message = format!("{} is not an address with a port", shown(text));
-    let problem = reader.at_value(Problem::error("listen.form", message).hint(hint), &found);
+    let problem = reader.at_value(Problem::error("listen.form", message).hint(hint), found);
     reader.problem(problem);
     None
 }
@@ -179,4 +193,36 @@ fn allowed_hosts(reader: &mut Reader<'_>) -> Vec<String> {
         reader.problem(problem);
     }
     hosts
+}
+
+fn trusted_proxies(reader: &mut Reader<'_>) -> Vec<IpNet> {
+    let path = ["server", "trustedProxies"];
+    let mut networks = Vec::new();
+    for (text, place) in reader.list(&path) {
+        let network = text.parse().ok().or_else(|| {
+            text.parse()
+                .ok()
+                .map(|address: std::net::IpAddr| address.into())
+        });
+        let problem = match network {
+            Some(network) if !is_everybody(&network) => {
+                networks.push(network.trunc());
+                continue;
+            }
+            Some(_) => Problem::error(
+                "proxy.everybody",
+                "every address on the internet would be believed",
+            )
+            .hint("name the network that the front end connects from, such as \"10.0.0.0/24\""),
+            None => Problem::error("proxy.form", format!("{} is not a network", shown(&text)))
+                .hint("write an address or a network, such as \"10.0.0.7\" or \"10.0.0.0/24\""),
+        };
+        let problem = reader.at(problem.key(dotted(&path)), &place);
+        reader.problem(problem);
+    }
+    networks
+}
+
+fn is_everybody(network: &IpNet) -> bool {
+    network.prefix_len() == 0
 }

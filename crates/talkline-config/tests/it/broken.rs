@@ -858,6 +858,22 @@ fn server() {
         "server.allowedHosts = [\"https://a.example\"]\n",
         "host.form server.allowedHosts |\"https://a.example\"|",
     );
+    check_around(
+        "server.trustedProxies = [\"10.0.0.1/33\"]\n",
+        "proxy.form server.trustedProxies |\"10.0.0.1/33\"|",
+    );
+    check_around(
+        "server.trustedProxies = [\"0.0.0.0/0\"]\n",
+        "proxy.everybody server.trustedProxies |\"0.0.0.0/0\"|",
+    );
+    check_around(
+        "admin.listen = \"here\"\n",
+        "listen.form admin.listen |\"here\"|",
+    );
+    check_around(
+        "allowPlaintextSecrets = true\nadmin = { listen = \"127.0.0.1:1\", key = \"short\" }\n",
+        "warning secret.plaintext admin.key |\"*****\"|\nadmin-key.short admin.key |\"*****\"|",
+    );
     let azure = environment(
         "AZURE_OPENAI_ENDPOINT=https://r.openai.azure.com AZURE_OPENAI_DEPLOYMENT=d AZURE_OPENAI_API_KEY=k",
     );

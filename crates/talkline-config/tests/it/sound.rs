@@ -441,6 +441,9 @@ fn servers_and_clients() {
         tls = { cert = "c.pem", key = "k.pem" }
         allowedOrigins = ["HTTPS://Talk.example.com:443/", "http://localhost:5173", "chrome-extension://abcdef"]
         allowedHosts = ["Talk.example.com"]
+        trustedProxies = ["10.1.2.3/24", "::1"]
+        [admin]
+        listen = "localhost:8081"
         [clients]
         keys = [{ env = "A" }, { file = "b", name = "kiosk" }]
     "#;
@@ -461,6 +464,15 @@ fn servers_and_clients() {
         ]
     );
     assert_eq!(server.allowed_hosts, ["talk.example.com"]);
+    let networks: Vec<_> = server
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(networks, ["10.1.2.0/24", "::1/128"]);
+    let admin = resolved.config.admin.as_ref().unwrap();
+    assert_eq!(admin.listen.to_string(), "127.0.0.1:8081");
+    assert!(admin.key.is_none());
     assert_eq!(resolved.config.clients.keys.len(), 2);
 
     let anonymous = toml("clients.allowAnonymous = true\n")
