@@ -14,6 +14,7 @@ mod command_line;
 mod doctor;
 mod identity;
 mod kit;
+mod logs;
 mod recording;
 mod refusals;
 mod shutdown;

@@ -12,6 +12,7 @@ mod demo;
 mod dev_tls;
 mod doctor;
 mod exit;
+mod healthcheck;
 mod logs;
 mod output;
 mod run;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Healthcheck(arguments) => healthcheck::healthcheck(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Sim(arguments) => sim::sim(&arguments),
         Command::Config(ConfigCommand::Show(arguments)) => check::show(&arguments),

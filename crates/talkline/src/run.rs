@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
-use talkline_gateway::{Gateway, Options};
+use talkline_gateway::{Gateway, Metrics, Options};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -23,7 +23,14 @@ use crate::{
 /// Runs until SIGTERM or SIGINT, then drains.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
     let resolved = configuration::load(&arguments.config)?;
-    logs::start(arguments.log_format, &arguments.log_level)?;
+    let heard = match arguments.unsafe_trace {
+        true => logs::Heard::All,
+        false => logs::Heard::Own,
+    };
+    let log = logs::start(arguments.log_format, &arguments.log_level, heard)?;
+    let metrics = Metrics::new();
+    let dropped = log.dropped.clone();
+    metrics.watch_dropped_lines(move || dropped.dropped_lines() as u64);
     for problem in resolved.warnings.problems() {
         warn!(
             code = problem.code,
@@ -47,6 +54,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         token_sources: credentials.token_sources,
         watched_keys: credentials.watched_keys,
         key_readers: credentials.vault.readers(),
+        metrics,
     };
 
     runtime()?.block_on(async {
