@@ -230,3 +230,22 @@ async fn health_is_asked_without_a_shell() {
     assert_eq!(said.code(), Some(1), "{}", said.stderr);
     assert!(said.stderr.contains("does not answer"), "{}", said.stderr);
 }
+
+#[tokio::test]
+async fn a_service_manager_is_told() {
+    let simulator = simulator().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
+    let relay = Relay::start_env(&azure(&simulator.base_url()), &[], &variables).await;
+    let mut word = [0; 64];
+    let mut told = async || {
+        let told = tokio::time::timeout(crate::kit::PATIENCE, socket.recv(&mut word)).await;
+        let length = told.expect("it tells").unwrap();
+        String::from_utf8_lossy(&word[..length]).trim().to_owned()
+    };
+    assert_eq!(told().await, "READY=1");
+    relay.signal("-TERM");
+    assert_eq!(told().await, "STOPPING=1");
+}

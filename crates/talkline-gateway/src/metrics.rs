@@ -27,6 +27,7 @@ use crate::{dial::Phases, metrics::families::Families, tokens::Tokens};
 
 pub use families::{Described, Kind, reference};
 pub use page::Format;
+pub(crate) use page::respond;
 
 /// Tells how many log lines were dropped.
 type DroppedLines = Box<dyn Fn() -> u64 + Send + Sync>;

@@ -4,6 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
+use sd_notify::NotifyState;
 use talkline_gateway::{Gateway, Metrics, Options};
 use tokio::{
     net::TcpListener,
@@ -74,10 +75,22 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         let shutdown = shutdown_signal()?;
         output::line(&format!("listening on {scheme}://{address}"))?;
         info!(%address, scheme, "listening");
+        tell_service_manager(NotifyState::Ready);
+        let shutdown = async {
+            shutdown.await;
+            tell_service_manager(NotifyState::Stopping);
+        };
         gateway.serve(listener, shutdown).await;
         info!("stopped");
         Ok(())
     })
+}
+
+/// Says to systemd where the service stands (`Type=notify`); without one nobody is told.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "the service manager could not be told");
+    }
 }
 
 /// A runtime for a process of this binary.

@@ -1,6 +1,34 @@
 //! The page of `/metrics`, in the two formats that Prometheus reads.
 
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
 use prometheus_client::{encoding::text::encode, registry::Registry};
+
+use crate::{metrics::Metrics, refusal::HttpRefusal};
+
+/// Answers `GET /metrics`: one arm of the listener for operators.
+pub(crate) fn respond<B>(
+    request: &Request<B>,
+    metrics: &Metrics,
+) -> Result<Response<Full<Bytes>>, HttpRefusal> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(HttpRefusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "metrics are asked by GET",
+        )
+        .with_header(header::ALLOW, "GET, HEAD"));
+    }
+    let accept = request.headers().get(header::ACCEPT);
+    let format = Format::asked_for(accept.and_then(|accept| accept.to_str().ok()));
+    let (page, content_type) = metrics.page(format);
+    let mut response = Response::new(Full::new(Bytes::from(page)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
 
 /// How the page is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +104,18 @@ mod tests {
             "# HELP a b.\n# TYPE a counter\na_total 1\n# HELP g h.\n# TYPE g gauge\ng 1\n# EOF\n";
         let text = "# HELP a_total b.\n# TYPE a_total counter\na_total 1\n# HELP g h.\n# TYPE g gauge\ng 1\n";
         assert_eq!(classic(open), text);
+    }
+
+    #[test]
+    fn only_reading_is_answered() {
+        let ask = |method: Method| {
+            let request = Request::builder().method(method).uri("/metrics").body(());
+            respond(&request.unwrap(), &Metrics::new())
+        };
+        let answer = ask(Method::GET).unwrap();
+        let kind = &answer.headers()[header::CONTENT_TYPE];
+        assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
+        assert_eq!(ask(Method::POST).unwrap_err().status(), 405);
     }
 
     #[test]
