@@ -4,15 +4,17 @@
 //! whose WebSocket API cannot set headers) the subprotocol `openai-insecure-api-key.<key>`. A key
 //! in the query string is refused: it ends up in logs and histories.
 
-use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
-
-use crate::Secret;
+use crate::{
+    Secret,
+    grant::{TOKEN_BYTES_MAX, TOKEN_PREFIX},
+    oidc::USER_TOKEN_BYTES_MAX,
+};
 
 /// Prefix of the subprotocol by which OpenAI's browser SDKs hand over a key.
 pub const KEY_SUBPROTOCOL_PREFIX: &str = "openai-insecure-api-key.";
 
-/// The longest key that is looked at. Longer ones are refused unread.
+/// The longest key that is looked at; `ek_` tokens and users' tokens may be longer. What is longer is
+/// refused unread.
 pub const KEY_BYTES_MAX: usize = 4096;
 
 /// A key that a client sent, not yet checked.
@@ -57,12 +59,27 @@ impl PresentedKey {
             }
         }
         match found {
-            Some(key) if key.is_empty() || key.len() > KEY_BYTES_MAX => {
+            Some(key) if key.is_empty() || key.len() > bytes_max(&key) => {
                 Err(Admission::MalformedKey)
             }
             Some(key) => Ok(Some(Self(Secret::new(key)))),
             None => Ok(None),
         }
+    }
+
+    pub(crate) fn secret(&self) -> &Secret {
+        &self.0
+    }
+}
+
+/// The longest that a key may be, by what it begins like.
+fn bytes_max(key: &str) -> usize {
+    if key.starts_with(TOKEN_PREFIX) {
+        TOKEN_BYTES_MAX
+    } else if key.starts_with("ey") {
+        USER_TOKEN_BYTES_MAX
+    } else {
+        KEY_BYTES_MAX
     }
 }
 
@@ -73,34 +90,6 @@ pub fn offers(value: &[u8]) -> impl Iterator<Item = &str> {
         .split(',')
         .map(str::trim)
         .filter(|o| !o.is_empty())
-}
-
-/// One client key under the name it has in the configuration and in logs.
-#[derive(Clone, Debug)]
-pub struct ClientKey {
-    /// Name for logs and, later, policies.
-    pub name: String,
-    /// The key that the client presents.
-    pub secret: Secret,
-}
-
-/// A client that was let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Client {
-    /// It presented the key of this name.
-    Named(String),
-    /// It presented none and the configuration lets anonymous clients in.
-    Anonymous,
-}
-
-impl Client {
-    /// The name in logs.
-    pub fn name(&self) -> &str {
-        match self {
-            Client::Named(name) => name,
-            Client::Anonymous => "anonymous",
-        }
-    }
 }
 
 /// Why a client was not let in.
@@ -151,95 +140,6 @@ impl Admission {
     }
 }
 
-/// The keys that clients may present. Holds digests only.
-#[derive(Clone, Debug, Default)]
-pub struct ClientKeys {
-    entries: Vec<(String, Digest32)>,
-    allow_anonymous: bool,
-}
-
-impl ClientKeys {
-    /// Accepts the given keys and nobody else.
-    pub fn new(keys: Vec<ClientKey>) -> Self {
-        let entries = keys
-            .into_iter()
-            .map(|key| (key.name, Digest32::of(key.secret.expose())))
-            .collect();
-        Self {
-            entries,
-            allow_anonymous: false,
-        }
-    }
-
-    /// Lets clients in that present no key; and, when there are no keys at all, any client.
-    ///
-    /// SDKs always send some key, so "no key configured" must mean "whatever is presented".
-    #[must_use]
-    pub fn with_anonymous(mut self, allow: bool) -> Self {
-        self.allow_anonymous = allow;
-        self
-    }
-
-    /// How many keys there are.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is no key.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Whether clients without a key are let in.
-    pub fn allows_anonymous(&self) -> bool {
-        self.allow_anonymous
-    }
-
-    /// Decides whether a client may come in.
-    ///
-    /// Every key is compared in full, whichever matches, so that the time taken tells nothing
-    /// about the keys.
-    ///
-    /// # Errors
-    ///
-    /// [`Admission::KeyMissing`] or [`Admission::KeyUnknown`].
-    pub fn admit(&self, presented: Option<&PresentedKey>) -> Result<Client, Admission> {
-        let Some(PresentedKey(key)) = presented else {
-            return if self.allow_anonymous {
-                Ok(Client::Anonymous)
-            } else {
-                Err(Admission::KeyMissing)
-            };
-        };
-        if self.entries.is_empty() && self.allow_anonymous {
-            return Ok(Client::Anonymous);
-        }
-        let digest = Digest32::of(key.expose());
-        let mut matched = None;
-        for (name, expected) in &self.entries {
-            if bool::from(expected.equals(&digest)) {
-                matched = Some(name);
-            }
-        }
-        matched
-            .map(|name| Client::Named(name.clone()))
-            .ok_or(Admission::KeyUnknown)
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Digest32([u8; 32]);
-
-impl Digest32 {
-    fn of(text: &str) -> Self {
-        Self(Sha256::digest(text.as_bytes()).into())
-    }
-
-    fn equals(&self, other: &Self) -> Choice {
-        self.0.ct_eq(&other.0)
-    }
-}
-
 fn once(slot: &mut Option<String>, value: String) -> Result<(), Admission> {
     match slot.replace(value) {
         Some(_) => Err(Admission::ConflictingKeys),
@@ -287,12 +187,10 @@ fn carries_key(query: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ClientKey, ClientKeys, Lookup};
 
     fn keys() -> ClientKeys {
-        let key = |name: &str, secret: &str| ClientKey {
-            name: name.into(),
-            secret: Secret::new(secret),
-        };
+        let key = |name: &str, secret: &str| ClientKey::unrestricted(name, Secret::new(secret));
         ClientKeys::new(vec![key("web", "w-1"), key("ops", "o-2")])
     }
 
@@ -310,10 +208,13 @@ mod tests {
             .iter()
             .map(|(name, value)| (*name, value.as_bytes()));
         let got = PresentedKey::find(fields, query)
-            .and_then(|key| keys.admit(key.as_ref()))
+            .and_then(|key| keys.look_up(key.as_ref()))
             .map_or_else(
                 |refusal| refusal.code().to_owned(),
-                |client| client.name().to_owned(),
+                |found| match found {
+                    Lookup::Admitted(client) => client.name().to_owned(),
+                    other => format!("{other:?}"),
+                },
             );
         assert_eq!(got, expected, "{headers:?} {query:?}");
     }
@@ -420,13 +321,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_key() {
-        let shown = format!(
-            "{:?}",
-            ClientKey {
-                name: "n".into(),
-                secret: Secret::new("CANARY")
-            }
-        );
+        let shown = format!("{:?}", ClientKey::unrestricted("n", Secret::new("CANARY")));
         assert!(!shown.contains("CANARY"));
     }
 }

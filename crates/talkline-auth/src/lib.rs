@@ -19,20 +19,45 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+mod argon;
+mod client;
+mod clients;
 mod credential;
+mod failure;
+pub mod grant;
 mod key;
+mod limit;
+mod oidc;
 mod origin;
 mod secret;
+mod source;
 mod token;
 
-pub use admission::{Admission, Client, ClientKey, ClientKeys, PresentedKey};
+pub use admission::{Admission, PresentedKey};
+pub use argon::{Argon2Hash, Argon2HashError};
+pub use client::{ANONYMOUS, AllowedRoutes, Client, ClientIdentity, ClientLimits, Means};
+pub use clients::{ClientKey, ClientKeys, KeyForm, Lookup, SlowCheck};
 pub use credential::{Credential, Presented, SealError, Sealed};
+pub use failure::{Attempt, FailureLimiter, FailureRules, TooManyFailures};
+pub use grant::{
+    Grant, GrantLimits, KeyRing, MintError, Minted, RingKey, RingKeyError, TokenId, TokenRefusal,
+};
 pub use key::{KeyCell, KeyError, KeyFiles, KeySlot, LiveKey, parse_key};
+pub use limit::{
+    Exhausted, Lease, LeaseRequest, LimitFuture, LimitRefusal, LimitStore, MemoryBounds,
+    MemoryStore, REVOCATION_MAX, Revocation, SessionBudget, SessionRef, StoreError, Usage,
+    UseRefusal,
+};
+pub use oidc::{
+    KeySet, KeySetError, KeysAt, OidcIssuer, USER_TOKEN_BYTES_MAX, UserAlgorithm,
+    UserAlgorithmError, UserCheck, UserRefusal,
+};
 pub use origin::{
     AZURE_SUFFIXES, Azure, Custom, OPENAI_HOSTS, OpenAi, Origin, OriginError, OriginRules,
     Provider, Scheme,
 };
 pub use secret::Secret;
+pub use source::{Source, SourcePermit, SourcePermits};
 pub use token::{
     Bearer, Demand, FetchedToken, Jitter, Moment, Rejection, Step, TokenCell, TokenError,
     TokenFuture, TokenRules, TokenSource, TokenState,

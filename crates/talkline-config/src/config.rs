@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
-use talkline_auth::{ClientKeys, Secret};
+use talkline_auth::{ClientKeys, FailureRules, RingKey, Secret};
 
 use crate::{Identity, Prices, Routes, VaultIdentity, WatchedKey};
 
@@ -14,6 +14,8 @@ pub struct Config {
     pub server: Server,
     /// Who may open a session.
     pub clients: Clients,
+    /// How browsers' tokens are made.
+    pub tokens: Tokens,
     /// The listener for operators, where there is one.
     pub admin: Option<Admin>,
     /// Which upstream a client's model name leads to.
@@ -82,10 +84,23 @@ pub struct TlsFiles {
 /// Who may open a session.
 #[derive(Clone, Debug)]
 pub struct Clients {
-    /// Named client keys; may be empty only with `allow_anonymous`.
+    /// Keys, issuers of user tokens, and anonymous clients, each with what it may do. Knows nobody
+    /// only with `allow_anonymous`.
     pub keys: ClientKeys,
     /// Whether a client without a key is let in. True only with a loopback `listen`.
     pub allow_anonymous: bool,
+}
+
+/// How browsers' tokens (`ek_…`) are made.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// The first signs, each verifies. Empty when none is configured: the relay then makes up one of
+    /// its own, and its tokens are good at this process alone.
+    pub keys: Vec<RingKey>,
+    /// Relays with the same keys and the same audience accept each other's tokens.
+    pub audience: String,
+    /// How long a token can be used, and the longest that may be asked for.
+    pub lifetime: Duration,
 }
 
 /// `talk.realtime.transport`.
@@ -122,6 +137,8 @@ pub struct Limits {
     pub handshakes_max: usize,
     /// Those of them that come from one source address. A trusted proxy is no source.
     pub handshakes_per_source_max: usize,
+    /// How often clients may fail to show who they are.
+    pub failures: FailureRules,
     /// Bytes of a client's request line and headers.
     pub request_header_bytes_max: usize,
     /// From accepting the connection to the end of the request's headers, TLS included.

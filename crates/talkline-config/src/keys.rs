@@ -187,6 +187,27 @@ const fn bytes(min: u64, max: u64) -> Kind {
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
+/// Sessions of one client.
+const SESSIONS: Kind = Kind::Count {
+    min: 1,
+    max: 1_000_000,
+};
+/// Session starts of one client in a minute.
+const STARTS: Kind = Kind::Count {
+    min: 1,
+    max: 1_000_000,
+};
+/// Frames of one client in a second.
+const FRAMES: Kind = Kind::Count {
+    min: 1,
+    max: 1_000_000,
+};
+/// Responses or tokens.
+const BUDGET: Kind = Kind::Count {
+    min: 1,
+    max: 1_000_000_000_000,
+};
+
 /// Every key, in the order of the reference page.
 pub(crate) const KEYS: &[KeySpec] = &[
     key("talk.realtime.provider", Kind::Text),
@@ -308,6 +329,43 @@ pub(crate) const KEYS: &[KeySpec] = &[
         flag: None,
     },
     key("clients.allowAnonymous", Kind::Bool),
+    key("clients.defaults.routes", Kind::TextList),
+    key("clients.defaults.policy", Kind::Text),
+    key("clients.defaults.maxSessions", SESSIONS),
+    key("clients.defaults.startsPerMinute", STARTS),
+    key("clients.defaults.maxSessionDuration", seconds(1, 24 * 3600)),
+    key("clients.defaults.framesPerSecond", FRAMES),
+    key("clients.defaults.bytesPerSecond", bytes(KIB, 256 * MIB)),
+    key("clients.defaults.responsesPerSession", BUDGET),
+    key("clients.defaults.responsesPerDay", BUDGET),
+    key("clients.defaults.tokensPerSession", BUDGET),
+    key("clients.defaults.tokensPerDay", BUDGET),
+    key("clients.access.*.routes", Kind::TextList),
+    key("clients.access.*.policy", Kind::Text),
+    key("clients.access.*.maxSessions", SESSIONS),
+    key("clients.access.*.startsPerMinute", STARTS),
+    key("clients.access.*.maxSessionDuration", seconds(1, 24 * 3600)),
+    key("clients.access.*.framesPerSecond", FRAMES),
+    key("clients.access.*.bytesPerSecond", bytes(KIB, 256 * MIB)),
+    key("clients.access.*.responsesPerSession", BUDGET),
+    key("clients.access.*.responsesPerDay", BUDGET),
+    key("clients.access.*.tokensPerSession", BUDGET),
+    key("clients.access.*.tokensPerDay", BUDGET),
+    key("clients.oidc.*.issuer", Kind::Url),
+    key("clients.oidc.*.audiences", Kind::TextList),
+    key("clients.oidc.*.algorithms", Kind::TextList),
+    key("clients.oidc.*.jwksUri", Kind::Url),
+    key("clients.oidc.*.nameClaim", Kind::Text),
+    key("clients.oidc.*.requiredScopes", Kind::TextList),
+    key("clients.oidc.*.requiredRoles", Kind::TextList),
+    KeySpec {
+        path: "tokens.keys",
+        kind: Kind::Secrets,
+        variables: &["TALKLINE_TOKEN_KEY"],
+        flag: None,
+    },
+    key("tokens.audience", Kind::Text),
+    key("tokens.lifetime", seconds(1, 600)),
     key(
         "limits.maxSessions",
         Kind::Count {
@@ -329,6 +387,21 @@ pub(crate) const KEYS: &[KeySpec] = &[
             max: 100_000,
         },
     ),
+    key(
+        "limits.maxFailuresPerSource",
+        Kind::Count {
+            min: 1,
+            max: 10_000,
+        },
+    ),
+    key(
+        "limits.maxFailures",
+        Kind::Count {
+            min: 1,
+            max: 1_000_000,
+        },
+    ),
+    key("limits.failureWindow", seconds(1, 3600)),
     key("limits.maxRequestHeaderSize", bytes(KIB, 256 * KIB)),
     key("limits.clientHandshakeTimeout", seconds(1, 120)),
     key("limits.dnsTimeout", seconds(1, 120)),

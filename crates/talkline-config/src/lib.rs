@@ -28,7 +28,7 @@ mod shown;
 mod structure;
 mod tree;
 
-pub use config::{Admin, Clients, Config, Limits, Refusals, Server, TlsFiles, Transport};
+pub use config::{Admin, Clients, Config, Limits, Refusals, Server, TlsFiles, Tokens, Transport};
 pub use identity::{
     Application, ClientSecret, HostIdentity, Identity, IdentityKind, KeyPlace, KeyVaultReference,
     KeyVaultReferenceError, VaultIdentity, WatchedKey,

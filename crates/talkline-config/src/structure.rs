@@ -162,11 +162,17 @@ impl Check<'_> {
 
 /// OpenClaw has many sections of its own: only a near miss of one of ours is worth a word.
 fn near(top: &str) -> bool {
-    ["server", "clients", "limits", "allowPlaintextSecrets"]
-        .iter()
-        .any(|own| {
-            strsim::normalized_damerau_levenshtein(&top.to_lowercase(), &own.to_lowercase()) >= 0.8
-        })
+    [
+        "server",
+        "clients",
+        "tokens",
+        "limits",
+        "allowPlaintextSecrets",
+    ]
+    .iter()
+    .any(|own| {
+        strsim::normalized_damerau_levenshtein(&top.to_lowercase(), &own.to_lowercase()) >= 0.8
+    })
 }
 
 /// The file's text with everything that may be a secret blotted out, lengths kept.

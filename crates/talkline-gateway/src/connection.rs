@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use talkline_auth::{Client, Lease, Source, SourcePermit};
 use talkline_config::{Refusals, RouteMatch, UnknownModel};
 use talkline_dialect::{Ask, Diagnosis, REALTIME_SUBPROTOCOL};
 use talkline_relay::{Leg, Options as RelayOptions, UpstreamMasking, refuse, relay};
@@ -23,10 +24,12 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    admit::{Admitted, admit},
+    admit::{Admitted, Arrival, Peer, admit, check_route},
     dial::{Answer, Upstream},
+    endpoints::{self, Endpoint},
     handshake,
     head::{HeadError, Rewound, read_head},
+    limits::{self, Meter, Watched},
     refusal::{HttpRefusal, problem},
     report::{self, SessionLabels},
     server::{Shared, farewell},
@@ -50,19 +53,36 @@ pub(crate) enum Lifecycle {
     Ending,
 }
 
+/// A connection that nobody has been admitted on yet.
+pub(crate) struct Entry {
+    pub(crate) peer: Peer,
+    /// One of the places for strangers.
+    pub(crate) _place: OwnedSemaphorePermit,
+    /// One of the places of its source. A trusted proxy is no source.
+    pub(crate) source: Option<SourcePermit>,
+}
+
 /// A request that hyper is answering with 101, and what follows the 101.
 struct Opening {
     on_upgrade: OnUpgrade,
     labels: SessionLabels,
     outcome: Outcome,
-    /// Held until the session is over.
+    seat: Seat,
+}
+
+/// What a session holds until it is over, on whichever way it ends.
+struct Seat {
+    client: Client,
+    lease: Lease,
+    /// What was revoked before the lease was taken does not concern it.
+    revocations: watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
 }
 
 /// What a connection and the service that answers on it share.
 struct Slot {
     /// Held until the client has been admitted, or refused.
-    handshake: Option<OwnedSemaphorePermit>,
+    entry: Option<Entry>,
     /// Filled by a successful upgrade.
     opening: Option<Opening>,
 }
@@ -81,7 +101,7 @@ pub(crate) async fn serve<IO>(
     mut io: IO,
     shared: Arc<Shared>,
     deadline: Instant,
-    handshake_permit: OwnedSemaphorePermit,
+    entry: Entry,
     lifecycle: watch::Receiver<Lifecycle>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -95,15 +115,19 @@ pub(crate) async fn serve<IO>(
         Ok(Err(HeadError::Gone)) => return,
         Err(_) => return debug!("a client sent no request in time"),
     };
+    let peer = entry.peer;
     let slot = Arc::new(Mutex::new(Slot {
-        handshake: Some(handshake_permit),
+        entry: Some(entry),
         opening: None,
     }));
     let service = service_fn(|request| {
         let shared = Arc::clone(&shared);
         let slot = Arc::clone(&slot);
         let state = *lifecycle.borrow();
-        async move { Ok::<_, Infallible>(respond(request, &shared, state, &slot).await) }
+        async move {
+            let answered = respond(request, peer, &shared, state, &slot, deadline);
+            Ok::<_, Infallible>(answered.await)
+        }
     });
     let served = http1::Builder::new()
         .keep_alive(false)
@@ -131,21 +155,19 @@ fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
 /// Answers one request. A successful upgrade leaves its [`Opening`] in `slot`.
 async fn respond(
     request: Request<Incoming>,
+    peer: Peer,
     shared: &Shared,
     lifecycle: Lifecycle,
     slot: &Mutex<Slot>,
+    deadline: Instant,
 ) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
-    let answered = if matches!(path, "/healthz" | "/readyz") {
-        health(&request, shared, lifecycle)
-    } else if Ask::is_realtime_path(path) {
-        upgrade(request, shared, lifecycle, slot).await
-    } else {
-        Err(HttpRefusal::new(
-            StatusCode::NOT_FOUND,
-            "unknown_path",
-            "there is nothing at this path; sessions are opened at /v1/realtime",
-        ))
+    let answered = match request.uri().path() {
+        // Probes ask by whatever address they have, and are told nothing that matters.
+        "/healthz" | "/readyz" => health(&request, shared, lifecycle),
+        _ => match arrive(&request, peer, shared, slot) {
+            Ok(arrival) => route(request, &arrival, shared, lifecycle, slot, deadline).await,
+            Err(refusal) => Err(refusal),
+        },
     };
     answered.unwrap_or_else(|refusal| {
         report::client_refused(&shared.metrics, refusal.status().as_u16(), refusal.code());
@@ -153,7 +175,54 @@ async fn respond(
     })
 }
 
-fn health<B>(
+/// Reads where a request came from. What came through a trusted proxy gets a place of its source.
+fn arrive<B>(
+    request: &Request<B>,
+    peer: Peer,
+    shared: &Shared,
+    slot: &Mutex<Slot>,
+) -> Result<Arrival, HttpRefusal> {
+    let arrival = shared.gate.arrive(request.headers(), peer)?;
+    if let Some(entry) = &mut lock(slot).entry
+        && entry.source.is_none()
+    {
+        let source = Source::of(arrival.sender.address);
+        let permit = shared.sources.acquire(source).ok_or_else(|| {
+            HttpRefusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_connections",
+                "too many connections of this address are opening at once",
+            )
+            .with_header(header::RETRY_AFTER, "1")
+        })?;
+        entry.source = Some(permit);
+    }
+    Ok(arrival)
+}
+
+async fn route(
+    request: Request<Incoming>,
+    arrival: &Arrival,
+    shared: &Shared,
+    lifecycle: Lifecycle,
+    slot: &Mutex<Slot>,
+    deadline: Instant,
+) -> Result<Response<Full<Bytes>>, HttpRefusal> {
+    let path = request.uri().path();
+    if Ask::is_realtime_path(path) {
+        upgrade(request, arrival, shared, lifecycle, slot).await
+    } else if let Some(endpoint) = Endpoint::of(path) {
+        endpoints::answer(endpoint, request, arrival, shared, deadline).await
+    } else {
+        Err(HttpRefusal::new(
+            StatusCode::NOT_FOUND,
+            "unknown_path",
+            "there is nothing at this path; sessions are opened at /v1/realtime",
+        ))
+    }
+}
+
+pub(crate) fn health<B>(
     request: &Request<B>,
     shared: &Shared,
     lifecycle: Lifecycle,
@@ -187,18 +256,27 @@ fn health<B>(
 
 async fn upgrade(
     mut request: Request<Incoming>,
+    arrival: &Arrival,
     shared: &Shared,
     lifecycle: Lifecycle,
     slot: &Mutex<Slot>,
 ) -> Result<Response<Full<Bytes>>, HttpRefusal> {
     let Admitted {
         ask,
-        client,
+        who,
         mut correlation,
         websocket_key,
-    } = admit(&request, &shared.keys, &shared.origins)?;
+    } = admit(&request, arrival, &shared.gate).await?;
+    let (client, token, attempt) = who.into_parts();
+    let resolved = shared.routes.resolve(ask.alias.as_deref());
+    if let Ok(route) = &resolved {
+        check_route(&client, route)?;
+    }
+    if let Some(token) = &token {
+        shared.gate.use_token(token, attempt, shared).await?;
+    }
     // Strangers are few at a time; whoever was let in counts as a session.
-    lock(slot).handshake = None;
+    lock(slot).entry = None;
     if lifecycle != Lifecycle::Serving {
         return busy(shared, &Diagnosis::relay_shutting_down());
     }
@@ -207,10 +285,12 @@ async fn upgrade(
     };
 
     let mut labels = SessionLabels::new(&client, &ask);
+    let revocations = shared.revocations.subscribe();
+    let lease = limits::lease(&client, &labels.session, shared).await?;
     correlation
         .client_request_id
         .get_or_insert_with(|| labels.session.clone());
-    let outcome = match shared.routes.resolve(ask.alias.as_deref()) {
+    let outcome = match resolved {
         Ok(route) => dial(shared, &route, &ask, &correlation, &mut labels).await,
         Err(unknown) => Outcome::Refused(Box::new(unknown_model(&unknown))),
     };
@@ -224,7 +304,12 @@ async fn upgrade(
         on_upgrade,
         labels,
         outcome,
-        _permit: permit,
+        seat: Seat {
+            client,
+            lease,
+            revocations,
+            _permit: permit,
+        },
     };
     lock(slot).opening = Some(opening);
     Ok(response)
@@ -309,7 +394,7 @@ where
         on_upgrade,
         labels,
         outcome,
-        _permit,
+        seat,
     } = opening;
     let client = match on_upgrade.await {
         Ok(upgraded) => match upgraded.downcast::<TokioIo<Rewound<IO>>>() {
@@ -332,6 +417,7 @@ where
                 UpstreamMasking::Fresh,
                 shared,
                 &labels,
+                seat,
                 lifecycle,
             )
             .await;
@@ -344,6 +430,7 @@ where
                 UpstreamMasking::Verbatim,
                 shared,
                 &labels,
+                seat,
                 lifecycle,
             )
             .await;
@@ -370,35 +457,58 @@ async fn run<C, U>(
     upstream_masking: UpstreamMasking,
     shared: &Shared,
     labels: &SessionLabels,
+    seat: Seat,
     mut lifecycle: watch::Receiver<Lifecycle>,
 ) -> Summary
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let stop = async move {
-        // An error means that the service is being dropped, which ends this task as well.
-        let _ = lifecycle
-            .wait_for(|state| *state == Lifecycle::Ending)
-            .await;
-        farewell()
+    let Seat {
+        client: who,
+        lease,
+        revocations,
+        _permit,
+    } = seat;
+    let identity = who.identity();
+    let meter = Meter::new(&identity.limits);
+    let mut limits = shared.session_limits.clone();
+    limits.session_max = limits
+        .session_max
+        .into_iter()
+        .chain(identity.limits.session_duration_max)
+        .min();
+    let stop = async {
+        let watched = Watched {
+            client: &who,
+            lease: &lease,
+            meter: &meter,
+        };
+        tokio::select! {
+            stop = limits::watch(watched, revocations, shared) => stop,
+            // An error means that the service is being dropped, which ends this task as well.
+            _ = lifecycle.wait_for(|state| *state == Lifecycle::Ending) => farewell(),
+        }
     };
-    let session = Session::new(shared.session_limits.clone(), std::time::Instant::now())
+    let session = Session::new(limits, std::time::Instant::now())
         .on_incident(report::incidents(labels))
+        .on_response(meter.observer())
         .on_timing(shared.metrics.timings());
     let _active = shared.metrics.session_opened(labels.kind());
-    relay(
+    let summary = relay(
         client,
         upstream,
         session,
         RelayOptions { upstream_masking },
         stop,
     )
-    .await
+    .await;
+    meter.close(&identity.name, shared).await;
+    summary
 }
 
 /// Answers a request that hyper never saw, and hangs up without losing the answer to a TCP reset.
-async fn answer_and_close<IO>(mut io: IO, refusal: &HttpRefusal)
+pub(crate) async fn answer_and_close<IO>(mut io: IO, refusal: &HttpRefusal)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {

@@ -199,7 +199,16 @@ impl Dialer {
 
     /// The addresses of the target's name.
     pub(crate) async fn resolve(&self, target: &Sealed) -> Result<Vec<SocketAddr>, Refusal> {
-        let (host, port) = (target.host(), target.port());
+        self.resolve_name(target.host(), target.port()).await
+    }
+
+    /// The addresses of a name. Nothing that carries a credential is sent by name alone: see
+    /// [`Self::resolve`].
+    pub(crate) async fn resolve_name(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, Refusal> {
         if let Some(found) = self
             .overrides
             .iter()
@@ -268,7 +277,16 @@ impl Dialer {
         target: &Sealed,
         tcp: TcpStream,
     ) -> Result<TlsStream<TcpStream>, Refusal> {
-        let name = ServerName::try_from(target.host().to_owned())
+        self.handshake_name(target.host(), tcp).await
+    }
+
+    /// The TLS handshake under a name.
+    pub(crate) async fn handshake_name(
+        &self,
+        host: &str,
+        tcp: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, Refusal> {
+        let name = ServerName::try_from(host.to_owned())
             .map_err(|error| Refusal::Failed(Phase::Tls, error.to_string()))?;
         timeout(self.timeouts.tls, self.tls.connect(name, tcp))
             .await
@@ -316,10 +334,7 @@ impl Dialer {
             .handshake(TokioIo::new(io))
             .await
             .map_err(failed)?;
-        let mut driver = Driver {
-            connection: Box::pin(connection.with_upgrades()),
-            ended: false,
-        };
+        let mut driver = Driver::new(connection.with_upgrades());
 
         let response = driver.until(
             deadline,
@@ -446,16 +461,27 @@ fn upgrade_request(
 }
 
 /// hyper's connection, which has to be polled for anything to happen on it.
-struct Driver<C> {
+pub(crate) struct Driver<C> {
     connection: Pin<Box<C>>,
     ended: bool,
 }
 
 impl<C: Future> Driver<C> {
+    pub(crate) fn new(connection: C) -> Self {
+        Self {
+            connection: Box::pin(connection),
+            ended: false,
+        }
+    }
+
     /// Polls the connection beside `wanted`. `None` when the deadline comes first.
     ///
     /// A connection that ends tells whoever waits for something on it, so `wanted` ends as well.
-    async fn until<F: Future>(&mut self, deadline: Instant, wanted: F) -> Option<F::Output> {
+    pub(crate) async fn until<F: Future>(
+        &mut self,
+        deadline: Instant,
+        wanted: F,
+    ) -> Option<F::Output> {
         tokio::pin!(wanted);
         loop {
             tokio::select! {

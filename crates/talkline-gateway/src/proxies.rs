@@ -64,7 +64,11 @@ impl TrustedProxies {
         let peer = peer.ip().to_canonical();
         let direct = Sender {
             address: peer,
-            reached: if tls { Reached::Https } else { Reached::Unknown },
+            reached: if tls {
+                Reached::Https
+            } else {
+                Reached::Unknown
+            },
         };
         if !self.trusts(peer) {
             return Ok(direct);
@@ -254,7 +258,12 @@ mod tests {
 
     #[test]
     fn strangers_write_in_vain() {
-        for line in [(XFF, "1.1.1.1"), (FWD, "for=1.1.1.1;proto=https"), (XFP, "https"), (XFF, "?")] {
+        for line in [
+            (XFF, "1.1.1.1"),
+            (FWD, "for=1.1.1.1;proto=https"),
+            (XFP, "https"),
+            (XFF, "?"),
+        ] {
             check("9.9.9.9", &[line], "9.9.9.9 Unknown");
         }
         check("::ffff:9.9.9.9", &[(XFF, "1.1.1.1")], "9.9.9.9 Unknown");
@@ -265,27 +274,86 @@ mod tests {
         check("10.0.0.1", &[], "10.0.0.1 Unknown");
         check("10.0.0.1", &[(XFF, "1.1.1.1")], "1.1.1.1 Unknown");
         check("::ffff:10.0.0.1", &[(XFF, "1.1.1.1")], "1.1.1.1 Unknown");
-        check("10.0.0.1", &[(XFF, "127.0.0.1, 1.1.1.1")], "1.1.1.1 Unknown");
-        check("10.0.0.1", &[(XFF, "evil, 1.1.1.1, 10.2.2.2")], "1.1.1.1 Unknown");
-        check("10.0.0.1", &[(XFF, "8.8.8.8"), (XFF, "1.1.1.1")], "1.1.1.1 Unknown");
-        check("10.0.0.1", &[(XFF, "10.3.3.3, 10.2.2.2")], "10.3.3.3 Unknown");
+        check(
+            "10.0.0.1",
+            &[(XFF, "127.0.0.1, 1.1.1.1")],
+            "1.1.1.1 Unknown",
+        );
+        check(
+            "10.0.0.1",
+            &[(XFF, "evil, 1.1.1.1, 10.2.2.2")],
+            "1.1.1.1 Unknown",
+        );
+        check(
+            "10.0.0.1",
+            &[(XFF, "8.8.8.8"), (XFF, "1.1.1.1")],
+            "1.1.1.1 Unknown",
+        );
+        check(
+            "10.0.0.1",
+            &[(XFF, "10.3.3.3, 10.2.2.2")],
+            "10.3.3.3 Unknown",
+        );
         check("fd00::1", &[(XFF, "2001:db8::1")], "2001:db8::1 Unknown");
         check("10.0.0.1", &[(XFF, "1.1.1.1:443")], "1.1.1.1 Unknown");
-        check("10.0.0.1", &[(XFF, "[2001:db8::1]:443")], "2001:db8::1 Unknown");
-        check("10.0.0.1", &[(FWD, "for=8.8.8.8, for=\"[2001:db8::1]\";proto=https")], "2001:db8::1 Https");
-        check("10.0.0.1", &[(FWD, "For=1.1.1.1;By=10.0.0.1;Proto=HTTP")], "1.1.1.1 Http");
+        check(
+            "10.0.0.1",
+            &[(XFF, "[2001:db8::1]:443")],
+            "2001:db8::1 Unknown",
+        );
+        check(
+            "10.0.0.1",
+            &[(FWD, "for=8.8.8.8, for=\"[2001:db8::1]\";proto=https")],
+            "2001:db8::1 Https",
+        );
+        check(
+            "10.0.0.1",
+            &[(FWD, "For=1.1.1.1;By=10.0.0.1;Proto=HTTP")],
+            "1.1.1.1 Http",
+        );
         check("10.0.0.1", &[(FWD, "for=_hidden")], "10.0.0.1 Unknown");
-        check("10.0.0.1", &[(FWD, "for=1.1.1.1, for=unknown")], "10.0.0.1 Unknown");
-        check("10.0.0.1", &[(XFF, "1.1.1.1"), (XFP, "https")], "1.1.1.1 Https");
-        check("10.0.0.1", &[(XFF, "1.1.1.1"), (XFP, "http, https")], "1.1.1.1 Https");
+        check(
+            "10.0.0.1",
+            &[(FWD, "for=1.1.1.1, for=unknown")],
+            "10.0.0.1 Unknown",
+        );
+        check(
+            "10.0.0.1",
+            &[(XFF, "1.1.1.1"), (XFP, "https")],
+            "1.1.1.1 Https",
+        );
+        check(
+            "10.0.0.1",
+            &[(XFF, "1.1.1.1"), (XFP, "http, https")],
+            "1.1.1.1 Https",
+        );
     }
 
     #[test]
     fn contradictions_and_nonsense_are_refused() {
-        check("10.0.0.1", &[(XFF, "1.1.1.1"), (FWD, "for=1.1.1.1")], "1.1.1.1 Unknown");
-        check("10.0.0.1", &[(XFF, "1.1.1.1"), (FWD, "for=8.8.8.8")], "forwarded_conflict");
-        check("10.0.0.1", &[(FWD, "for=1.1.1.1;proto=http"), (XFP, "https")], "forwarded_conflict");
-        for line in [(XFF, "1.1.1.1, nonsense"), (XFF, ""), (FWD, "nonsense"), (FWD, "for=\"1.1.1.1"), (XFP, "gopher"), (XFF, "1.1.1.1,")] {
+        check(
+            "10.0.0.1",
+            &[(XFF, "1.1.1.1"), (FWD, "for=1.1.1.1")],
+            "1.1.1.1 Unknown",
+        );
+        check(
+            "10.0.0.1",
+            &[(XFF, "1.1.1.1"), (FWD, "for=8.8.8.8")],
+            "forwarded_conflict",
+        );
+        check(
+            "10.0.0.1",
+            &[(FWD, "for=1.1.1.1;proto=http"), (XFP, "https")],
+            "forwarded_conflict",
+        );
+        for line in [
+            (XFF, "1.1.1.1, nonsense"),
+            (XFF, ""),
+            (FWD, "nonsense"),
+            (FWD, "for=\"1.1.1.1"),
+            (XFP, "gopher"),
+            (XFF, "1.1.1.1,"),
+        ] {
             check("10.0.0.1", &[line], "forwarded_malformed");
         }
     }

@@ -1,6 +1,6 @@
 //! An HTTP answer that says no, and why.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -33,7 +33,9 @@ pub(crate) struct HttpRefusal {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
-    header: Option<(HeaderName, HeaderValue)>,
+    /// The field of the request that is meant.
+    param: Option<&'static str>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl HttpRefusal {
@@ -46,6 +48,7 @@ impl HttpRefusal {
             status,
             code,
             message: message.into(),
+            param: None,
             header: None,
         }
     }
@@ -57,6 +60,18 @@ impl HttpRefusal {
             .with_header(header::RETRY_AFTER, "1")
     }
 
+    /// What an upstream answered to a request of the relay's own.
+    pub(crate) fn of_upstream(diagnosis: &Diagnosis) -> Self {
+        let status = StatusCode::from_u16(diagnosis.permanence.http_status())
+            .unwrap_or(StatusCode::BAD_GATEWAY);
+        let message = format!("{} {}", diagnosis.summary, diagnosis.next_step);
+        let refusal = Self::new(status, diagnosis.code, message);
+        match diagnosis.retry_after_seconds() {
+            Some(seconds) => refusal.with_retry_after(Duration::from_secs(seconds)),
+            None => refusal,
+        }
+    }
+
     pub(crate) fn origin_not_allowed() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
@@ -66,8 +81,25 @@ impl HttpRefusal {
     }
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, HeaderValue::from_static(value)));
+        self.header = Some(Box::new((name, HeaderValue::from_static(value))));
         self
+    }
+
+    /// Says when trying again can help, in whole seconds and never too early.
+    pub(crate) fn with_retry_after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.header = Some(Box::new((header::RETRY_AFTER, seconds.max(1).into())));
+        self
+    }
+
+    pub(crate) fn with_param(mut self, param: &'static str) -> Self {
+        self.param = Some(param);
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -81,10 +113,11 @@ impl HttpRefusal {
     fn body(&self) -> String {
         let kind = match self.status.as_u16() {
             401 | 403 => "authentication_error",
+            429 => "rate_limit_error",
             400..=499 => "invalid_request_error",
             _ => "server_error",
         };
-        json!({"error": {"type": kind, "code": self.code, "message": self.message, "param": null}})
+        json!({"error": {"type": kind, "code": self.code, "message": self.message, "param": self.param}})
             .to_string()
     }
 
@@ -98,7 +131,8 @@ impl HttpRefusal {
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        if let Some((name, value)) = self.header {
+        if let Some(own) = self.header {
+            let (name, value) = *own;
             headers.insert(name, value);
         }
         response

@@ -279,12 +279,22 @@ pub(crate) fn client_refused(metrics: &Metrics, status: u16, code: &'static str)
     info!(status, code, "client refused");
 }
 
+pub(crate) fn broker_refused(client: &str, diagnosis: &Diagnosis) {
+    warn!(
+        client,
+        code = diagnosis.code,
+        summary = diagnosis.summary,
+        next_step = diagnosis.next_step,
+        "client secret refused"
+    );
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// 128 random bits: not guessable, and unique without any coordination.
-fn new_session_id() -> String {
+pub(crate) fn new_session_id() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system has randomness");
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -3,13 +3,17 @@
 use std::{
     future::Future,
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use rustls::ServerConfig;
-use talkline_auth::{ClientKeys, KeyCell, KeyFiles, TokenCell, TokenSource};
-use talkline_config::{Config, Prices, Refusals, Routes};
+use talkline_auth::{
+    FailureRules, KeyCell, KeyFiles, KeyRing, LimitStore, MemoryBounds, MemoryStore, Moment,
+    RingKey, Source, SourcePermits, TokenCell, TokenSource, grant::LIFETIME_DEFAULT,
+};
+use talkline_config::{Config, Prices, Refusals, Routes, Transport};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_session::{Limits as SessionLimits, Stop};
 use tokio::{
@@ -22,12 +26,16 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::{
-    admit::OriginPolicy,
-    connection::{self, Lifecycle},
+    admit::{Gate, GateParts, Names, OriginPolicy, Peer},
+    connection::{self, Entry, Lifecycle},
     dial::{DialTimeouts, Dialer, ResolveOverride},
+    endpoints::admin::{self, Admin},
     head::HeadLimits,
+    jwks::Jwks,
     keys::{KeyReader, Keys},
+    limits,
     metrics::Metrics,
+    proxies::TrustedProxies,
     reach::Reach,
     tls::{self, TlsError},
     tokens::Tokens,
@@ -57,6 +65,8 @@ pub struct Options {
     pub key_readers: Vec<(KeyCell, KeyReader)>,
     /// What the gateway counts. Keep a clone to show it.
     pub metrics: Metrics,
+    /// Where clients' live counts are kept. Without one, in this process alone.
+    pub limit_store: Option<Arc<dyn LimitStore>>,
 }
 
 /// Why a gateway cannot start.
@@ -77,6 +87,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
     tls: Option<TlsAcceptor>,
     handshakes: Arc<Semaphore>,
+    admin: Option<(TcpListener, Arc<Admin>)>,
     drain_grace: Duration,
     /// What keeps credentials fresh. Started by the first that needs it, aborted with the gateway.
     background: Mutex<JoinSet<()>>,
@@ -84,8 +95,13 @@ pub struct Gateway {
 
 /// What every connection needs to know. Never changes after the start.
 pub(crate) struct Shared {
-    pub(crate) keys: ClientKeys,
-    pub(crate) origins: OriginPolicy,
+    pub(crate) gate: Gate,
+    /// Connections of each source that are not admitted yet.
+    pub(crate) sources: SourcePermits,
+    pub(crate) store: Arc<dyn LimitStore>,
+    /// Counts what this process has revoked, so that its sessions look whether they are meant.
+    pub(crate) revocations: watch::Sender<u64>,
+    pub(crate) transport: Transport,
     pub(crate) routes: Routes,
     pub(crate) reach: Reach,
     pub(crate) refusals: Refusals,
@@ -95,6 +111,13 @@ pub(crate) struct Shared {
     pub(crate) handshake_timeout: Duration,
     pub(crate) metrics: Metrics,
     pub(crate) prices: Prices,
+}
+
+impl Shared {
+    /// The time as limits want it.
+    pub(crate) fn now(&self) -> Moment {
+        limits::now()
+    }
 }
 
 impl Gateway {
@@ -138,18 +161,36 @@ impl Gateway {
                 return Err(StartError::NoTokenSource(name.to_owned()));
             }
         }
-        let shared = Shared {
-            keys: config
-                .clients
-                .keys
-                .with_anonymous(config.clients.allow_anonymous),
+        let dialer = Dialer::new(tls::client_config()?, timeouts, options.resolve);
+        let clients = config.clients.keys;
+        let gate = Gate::new(GateParts {
+            ring: own_ring(),
+            token_lifetime: LIFETIME_DEFAULT,
             origins: OriginPolicy {
                 allowed: config.server.allowed_origins,
                 own_hosts: config.server.allowed_hosts,
             },
+            names: match config.server.listen.ip().is_loopback() {
+                true => Names::Known,
+                false => Names::Any,
+            },
+            proxies: TrustedProxies::new(config.server.trusted_proxies),
+            jwks: Jwks::new(clients.issuers(), dialer.clone()),
+            failures: FailureRules::default(),
+            clients,
+        });
+        let per_source = u32::try_from(limits.handshakes_per_source_max).unwrap_or(u32::MAX);
+        let shared = Shared {
+            gate,
+            sources: SourcePermits::new(per_source),
+            store: options
+                .limit_store
+                .unwrap_or_else(|| Arc::new(MemoryStore::new(MemoryBounds::default()))),
+            revocations: watch::Sender::new(0),
+            transport: config.transport,
             routes: config.routes,
             reach: Reach {
-                dialer: Dialer::new(tls::client_config()?, timeouts, options.resolve),
+                dialer,
                 tokens,
                 keys: Keys::new(options.watched_keys, options.key_readers),
                 token_wait_max: limits.upgrade_timeout,
@@ -175,6 +216,7 @@ impl Gateway {
             shared: Arc::new(shared),
             tls: server_tls.map(TlsAcceptor::from),
             handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
+            admin: None,
             drain_grace: limits.drain_grace,
             background: Mutex::default(),
         })
@@ -183,6 +225,14 @@ impl Gateway {
     /// Whether clients connect with TLS.
     pub fn uses_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// Serves operators on a listener of their own while [`Self::serve`] serves clients. Does
+    /// nothing without a `key` in `config` but tell the service's health.
+    #[must_use]
+    pub fn with_admin(mut self, listener: TcpListener, config: &talkline_config::Admin) -> Self {
+        self.admin = Some((listener, Arc::new(Admin::new(config))));
+        self
     }
 
     /// Opens a session with every upstream and closes it again at once; returns those that refused,
@@ -229,10 +279,15 @@ impl Gateway {
     /// # Cancel safety
     ///
     /// Dropping the future ends every session without a close frame.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    pub async fn serve(mut self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         self.start_background();
         let (lifecycle, watched) = watch::channel(Lifecycle::Serving);
         let mut connections = JoinSet::new();
+        let mut operators = JoinSet::new();
+        if let Some((listener, admin)) = self.admin.take() {
+            let shared = Arc::clone(&self.shared);
+            operators.spawn(admin::serve(listener, admin, shared, watched.clone()));
+        }
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
@@ -242,7 +297,7 @@ impl Gateway {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
                         debug!(%peer, "connection accepted");
-                        self.start(&mut connections, stream, watched.clone());
+                        self.start(&mut connections, stream, peer, watched.clone());
                     }
                     // Descriptors run out or a peer gave up in the queue: neither ends the service.
                     Err(error) => {
@@ -255,6 +310,7 @@ impl Gateway {
         drop(listener);
         self.shared.metrics.draining();
         self.drain(connections, lifecycle).await;
+        operators.shutdown().await;
         let background = self.background.into_inner();
         background
             .unwrap_or_else(PoisonError::into_inner)
@@ -266,11 +322,28 @@ impl Gateway {
         &self,
         connections: &mut JoinSet<()>,
         stream: TcpStream,
+        peer: SocketAddr,
         lifecycle: watch::Receiver<Lifecycle>,
     ) {
-        let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&self.handshakes).try_acquire_owned() else {
             warn!("too many connections are opening at once; one was dropped");
             return;
+        };
+        // A proxy's clients are told apart once their request is read.
+        let source = match self.shared.gate.proxies.trusts(peer.ip()) {
+            true => None,
+            false => match self.shared.sources.acquire(Source::of(peer.ip())) {
+                Some(permit) => Some(permit),
+                None => return debug!("a source has too many connections that are opening"),
+            },
+        };
+        let entry = Entry {
+            peer: Peer {
+                address: peer,
+                tls: self.tls.is_some(),
+            },
+            _place: place,
+            source,
         };
         let shared = Arc::clone(&self.shared);
         let tls = self.tls.clone();
@@ -281,10 +354,10 @@ impl Gateway {
                 return;
             }
             match tls {
-                None => connection::serve(stream, shared, deadline, permit, lifecycle).await,
+                None => connection::serve(stream, shared, deadline, entry, lifecycle).await,
                 Some(tls) => match timeout_at(deadline, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
-                        connection::serve(Box::new(stream), shared, deadline, permit, lifecycle)
+                        connection::serve(Box::new(stream), shared, deadline, entry, lifecycle)
                             .await;
                     }
                     Ok(Err(error)) => debug!(%error, "TLS handshake with a client failed"),
@@ -353,6 +426,13 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
         // others are not.
         tracing::error!("a session ended in a panic");
     }
+}
+
+/// A ring of this process alone: its tokens are good for no other, and for none after a restart.
+fn own_ring() -> KeyRing {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).expect("the operating system has randomness");
+    KeyRing::new(vec![RingKey::ephemeral(&random)], "talkline").expect("there is one key")
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

@@ -53,6 +53,7 @@ async fn serve(mut client: TcpStream, address: &str) -> io::Result<Summary> {
     client.write_all(&response).await?;
     let session = Session::new(Limits::default(), Instant::now());
     let options = Options {
+        budget: None,
         upstream_masking: UpstreamMasking::Fresh,
     };
     let client = Leg {

@@ -1,6 +1,7 @@
 //! The frames that the relay originates, written by fastwebsockets.
 
 use fastwebsockets::{Frame, OpCode, Payload};
+use talkline_frame::MessageKind;
 use talkline_session::{Close, Side};
 
 use crate::scratch::fresh_key;
@@ -18,6 +19,15 @@ pub(crate) fn append_pong(out: &mut Vec<u8>, to: Side, payload: Vec<u8>) {
 /// Appends a text message.
 pub(crate) fn append_text(out: &mut Vec<u8>, to: Side, text: String) {
     append(out, to, OpCode::Text, text.into_bytes());
+}
+
+/// Appends a message of one frame.
+pub(crate) fn append_message(out: &mut Vec<u8>, to: Side, kind: MessageKind, payload: Vec<u8>) {
+    let opcode = match kind {
+        MessageKind::Text => OpCode::Text,
+        MessageKind::Binary => OpCode::Binary,
+    };
+    append(out, to, opcode, payload);
 }
 
 /// Appends a close frame.

@@ -39,6 +39,7 @@
 //! [fastwebsockets]: https://docs.rs/fastwebsockets/0.10.0
 #![forbid(unsafe_code)]
 
+mod budget;
 mod frames;
 mod inlet;
 mod outlet;
@@ -47,9 +48,11 @@ mod refuse;
 mod scratch;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -57,6 +60,7 @@ pub use talkline_session::{Limits, Session, Stop, Summary};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+pub use crate::budget::Budget;
 pub use crate::refuse::refuse;
 
 /// One side of a relayed session: a byte stream on which the WebSocket handshake is done.
@@ -91,10 +95,12 @@ pub enum UpstreamMasking {
 }
 
 /// How to relay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Masking towards the upstream.
     pub upstream_masking: UpstreamMasking,
+    /// Memory for bytes that wait, shared with other sessions. `None` bounds each session by itself only.
+    pub budget: Option<Arc<Budget>>,
 }
 
 /// Relays until the session is over, then drops both legs.

@@ -1,16 +1,21 @@
 //! The writing side of a leg: bytes that wait, and what the relay itself has to say.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use talkline_session::{Close, PONGS_MAX, Side};
 use tokio::io::AsyncWrite;
 
+use crate::budget::Lease;
 use crate::frames;
 
 /// Capacity that an empty spill keeps; sessions are idle most of the time.
 const SPILL_BYTES_KEPT: usize = 1024;
+
+/// Most events of the relay's own that wait for one leg.
+const EVENTS_MAX: usize = 16;
 
 /// Where the bytes that were passed on leave off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +45,9 @@ pub(crate) struct Outlet {
     /// Bytes that the peer did not take yet; those before `written` it took.
     spill: Vec<u8>,
     written: usize,
-    ping: bool,
-    /// The latest ones, [`PONGS_MAX`] at most.
-    pongs: VecDeque<Vec<u8>>,
-    event: Option<String>,
-    close: Option<Close>,
+    lease: Lease,
+    /// What the relay has to say; boxed, for it seldom has.
+    speech: Option<Box<Speech>>,
     shutdown: bool,
     /// Nothing goes out any more: a close frame is in the spill, the rest of a frame will never come,
     /// or writing failed.
@@ -63,17 +66,32 @@ pub(crate) struct Outlet {
     spill_bytes_peak: usize,
 }
 
+/// What waits for a place between frames.
+#[derive(Debug, Default)]
+struct Speech {
+    ping: bool,
+    /// The latest ones, [`PONGS_MAX`] at most.
+    pongs: VecDeque<Vec<u8>>,
+    /// In the order in which they are to be sent.
+    events: VecDeque<String>,
+    close: Option<Close>,
+}
+
+impl Speech {
+    fn is_empty(&self) -> bool {
+        !self.ping && self.pongs.is_empty() && self.events.is_empty() && self.close.is_none()
+    }
+}
+
 impl Outlet {
-    pub(crate) const fn new(side: Side) -> Self {
+    pub(crate) const fn new(side: Side, lease: Lease) -> Self {
         Self {
             side,
             position: Position::BetweenMessages,
             spill: Vec::new(),
             written: 0,
-            ping: false,
-            pongs: VecDeque::new(),
-            event: None,
-            close: None,
+            lease,
+            speech: None,
             shutdown: false,
             finished: false,
             broken: false,
@@ -111,8 +129,8 @@ impl Outlet {
     }
 
     /// Whether something waits for a frame boundary.
-    pub(crate) fn wants_boundary(&self) -> bool {
-        self.ping || !self.pongs.is_empty() || self.event.is_some() || self.close.is_some()
+    pub(crate) const fn wants_boundary(&self) -> bool {
+        self.speech.is_some()
     }
 
     pub(crate) fn take_progressed(&mut self) -> bool {
@@ -127,27 +145,51 @@ impl Outlet {
         std::mem::take(&mut self.spilled_bytes)
     }
 
+    /// What the relay has to say, unless nothing goes out any more.
+    fn speech(&mut self) -> Option<&mut Speech> {
+        if self.finished {
+            return None;
+        }
+        Some(self.speech.get_or_insert_default())
+    }
+
     pub(crate) fn queue_ping(&mut self) {
-        self.ping = !self.finished;
+        if let Some(speech) = self.speech() {
+            speech.ping = true;
+        }
     }
 
     /// Queues a pong. A flood of pings, while pongs cannot go out, leaves the latest ones.
     pub(crate) fn queue_pong(&mut self, payload: Vec<u8>) {
-        if self.finished {
-            return;
+        let Some(speech) = self.speech() else { return };
+        if speech.pongs.len() >= PONGS_MAX {
+            speech.pongs.pop_front();
         }
-        if self.pongs.len() >= PONGS_MAX {
-            self.pongs.pop_front();
-        }
-        self.pongs.push_back(payload);
+        speech.pongs.push_back(payload);
     }
 
     pub(crate) fn queue_event(&mut self, json: String) {
-        self.event = (!self.finished).then_some(json);
+        if let Some(speech) = self.speech() {
+            speech.events.push_back(json);
+        }
+    }
+
+    /// Whether as many events wait as may. Whoever causes them is not read until they have gone out.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.speech
+            .as_ref()
+            .is_some_and(|speech| speech.events.len() >= EVENTS_MAX)
+    }
+
+    /// How many bytes may be read for this leg, so that they can wait here if they must.
+    pub(crate) fn readable(&self) -> usize {
+        self.lease.readable()
     }
 
     pub(crate) fn queue_close(&mut self, close: Close) {
-        self.close = (!self.finished).then_some(close);
+        if let Some(speech) = self.speech() {
+            speech.close = Some(close);
+        }
     }
 
     pub(crate) fn queue_shutdown(&mut self) {
@@ -176,7 +218,7 @@ impl Outlet {
         }
         self.position = position;
         if !self.spill.is_empty() {
-            self.write_spill(cx, io);
+            bytes = self.write_both(cx, io, bytes);
         }
         while self.spill.is_empty() && !bytes.is_empty() && !self.broken {
             match Pin::new(&mut *io).poll_write(cx, bytes) {
@@ -196,30 +238,72 @@ impl Outlet {
         }
     }
 
+    /// Writes the spill and what comes behind it in one call, if the stream can; returns what is left of
+    /// the latter.
+    fn write_both<'a, W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut W,
+        bytes: &'a [u8],
+    ) -> &'a [u8] {
+        if self.blocked || self.broken || !io.is_write_vectored() {
+            self.write_spill(cx, io);
+            return bytes;
+        }
+        let waiting = self.spill.len() - self.written;
+        let both = [
+            IoSlice::new(&self.spill[self.written..]),
+            IoSlice::new(bytes),
+        ];
+        match Pin::new(io).poll_write_vectored(cx, &both) {
+            Poll::Ready(Ok(written)) if written > 0 => {
+                self.flush_due = true;
+                self.written += written.min(waiting);
+                if self.written == self.spill.len() {
+                    self.spill_written();
+                }
+                &bytes[written.saturating_sub(waiting).min(bytes.len())..]
+            }
+            Poll::Ready(_) => {
+                self.broke();
+                bytes
+            }
+            Poll::Pending => {
+                self.blocked = true;
+                bytes
+            }
+        }
+    }
+
     /// Puts what the relay has to say behind the bytes passed on, as far as their position permits.
     pub(crate) fn speak(&mut self) {
         if self.position == Position::InFrame || self.finished {
             return;
         }
+        let Some(mut speech) = self.speech.take() else {
+            return;
+        };
         // While bytes wait, pongs wait apart from them, where they can be bounded.
         while !self.blocked
-            && let Some(payload) = self.pongs.pop_front()
+            && let Some(payload) = speech.pongs.pop_front()
         {
             frames::append_pong(&mut self.spill, self.side, payload);
         }
-        if std::mem::take(&mut self.ping) {
+        if std::mem::take(&mut speech.ping) {
             frames::append_ping(&mut self.spill, self.side);
             self.ping_sent = true;
         }
-        if self.position == Position::BetweenMessages
-            && let Some(json) = self.event.take()
-        {
-            frames::append_text(&mut self.spill, self.side, json);
+        if self.position == Position::BetweenMessages {
+            for json in std::mem::take(&mut speech.events) {
+                frames::append_text(&mut self.spill, self.side, json);
+            }
         }
-        // A close frame does not wait for the end of a message: the event before it is given up.
-        if let Some(close) = self.close.take() {
+        // A close frame does not wait for the end of a message: the events before it are given up.
+        if let Some(close) = speech.close.take() {
             frames::append_close(&mut self.spill, self.side, &close);
             self.finish();
+        } else if !speech.is_empty() {
+            self.speech = Some(speech);
         }
         self.note_spill();
     }
@@ -237,7 +321,11 @@ impl Outlet {
                 return Drained::Blocked;
             }
             self.blocked = false;
-            if self.pongs.is_empty() || self.position == Position::InFrame {
+            let has_pongs = self
+                .speech
+                .as_ref()
+                .is_some_and(|speech| !speech.pongs.is_empty());
+            if !has_pongs || self.position == Position::InFrame {
                 break;
             }
         }
@@ -271,11 +359,16 @@ impl Outlet {
                 }
             }
         }
+        self.spill_written();
+    }
+
+    fn spill_written(&mut self) {
         self.written = 0;
         self.spill.clear();
         if self.spill.capacity() > SPILL_BYTES_KEPT {
             self.spill = Vec::new();
         }
+        self.lease.set(self.spill.capacity());
     }
 
     fn broke(&mut self) {
@@ -283,18 +376,17 @@ impl Outlet {
         self.blocked = false;
         self.spill = Vec::new();
         self.written = 0;
+        self.lease.set(0);
         self.finish();
     }
 
     fn finish(&mut self) {
         self.finished = true;
-        self.ping = false;
-        self.pongs = VecDeque::new();
-        self.event = None;
-        self.close = None;
+        self.speech = None;
     }
 
     fn note_spill(&mut self) {
+        self.lease.set(self.spill.capacity());
         #[cfg(test)]
         {
             self.spill_bytes_peak = self.spill_bytes_peak.max(self.spill.capacity());

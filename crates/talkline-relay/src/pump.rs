@@ -1,14 +1,16 @@
 //! The loop that obeys the session: both directions of one session, polled from one task.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use talkline_session::{Action, Lost, Session, Side, Stop};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
-use crate::inlet::{Exit, Inlet};
+use crate::budget::{Budget, Lease};
+use crate::inlet::{Exit, Inlet, Scene};
 use crate::outlet::{Drained, Outlet};
 use crate::scratch::with_scratch;
 use crate::{Leg, Options, UpstreamMasking};
@@ -17,12 +19,17 @@ use crate::{Leg, Options, UpstreamMasking};
 /// tasks of the thread.
 const READS_PER_POLL: usize = 8;
 
+/// Pause of a session that does not read for want of memory.
+const STARVED_PAUSE: Duration = Duration::from_millis(20);
+
 /// One leg: its stream, its reading and its writing side.
 #[derive(Debug)]
 struct End<S> {
     io: S,
     inlet: Inlet,
     outlet: Outlet,
+    /// Not read for want of memory.
+    is_starved: bool,
 }
 
 /// See the [module documentation](self).
@@ -34,6 +41,8 @@ pub(crate) struct Pump<C, U> {
     /// Allocated once a session: a timer is large, and the only thing here that must not move.
     sleep: Option<Pin<Box<Sleep>>>,
     is_over: bool,
+    /// There was no memory for what might have to wait.
+    is_starved: bool,
 }
 
 /// What one turn of a direction came to.
@@ -56,14 +65,23 @@ where
         session: Session,
         options: Options,
     ) -> Self {
+        let Options {
+            upstream_masking,
+            budget,
+        } = options;
         let verbatim = UpstreamMasking::Verbatim;
-        Self {
-            client: End::new(Side::Client, client, &session, options.upstream_masking),
-            upstream: End::new(Side::Upstream, upstream, &session, verbatim),
+        let mut pump = Self {
+            client: End::new(Side::Client, client, &session, upstream_masking, &budget),
+            upstream: End::new(Side::Upstream, upstream, &session, verbatim, &budget),
             session,
             sleep: None,
             is_over: false,
-        }
+            is_starved: false,
+        };
+        // What the session opens with goes before anything of the client's.
+        pump.obey();
+        pump.upstream.outlet.speak();
+        pump
     }
 
     pub(crate) fn into_session(self) -> Session {
@@ -94,6 +112,7 @@ where
         self.obey();
         let drained = self.drain(cx, now);
         self.session.on_relayed(mark, now, self::now);
+        self.is_starved = self.client.is_starved || self.upstream.is_starved;
         if self.is_over {
             return Poll::Ready(());
         }
@@ -175,9 +194,12 @@ where
     /// Sets the timer. It is not moved for every frame: when it goes off too early, which the session
     /// does not mind, it is set anew.
     fn arm(&mut self, cx: &mut Context<'_>) {
-        let Some(deadline) = self.session.poll_timeout().map(tokio::time::Instant::from) else {
+        let starved = self.is_starved.then(|| now() + STARVED_PAUSE);
+        let deadlines = [self.session.poll_timeout(), starved];
+        let Some(deadline) = deadlines.into_iter().flatten().min() else {
             return;
         };
+        let deadline = tokio::time::Instant::from(deadline);
         let sleep = self
             .sleep
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -191,11 +213,18 @@ where
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
-    fn new(side: Side, leg: Leg<S>, session: &Session, masking: UpstreamMasking) -> Self {
+    fn new(
+        side: Side,
+        leg: Leg<S>,
+        session: &Session,
+        masking: UpstreamMasking,
+        budget: &Option<Arc<Budget>>,
+    ) -> Self {
         Self {
             io: leg.io,
-            inlet: Inlet::new(side, leg.early, session, masking),
-            outlet: Outlet::new(side),
+            inlet: Inlet::new(side, leg.early, session, masking, budget.clone()),
+            outlet: Outlet::new(side, Lease::new(budget.clone())),
+            is_starved: false,
         }
     }
 
@@ -218,7 +247,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
         if !self.inlet.deaf && peer.outlet.is_blocked() {
             peer.drain(cx, session, now);
         }
-        if !self.inlet.deaf && peer.outlet.is_blocked() && !peer.outlet.is_finished() {
+        let readable = self.readable(peer, session, now);
+        if readable == 0 {
             self.inlet.paused = true;
             session.on_read_paused(self.side());
             return Turn::Waits;
@@ -227,7 +257,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
             session.on_read_resumed(self.side(), now);
         }
         let held = self.inlet.restore(scratch);
-        let read = match self.read(cx, &mut scratch[held..]) {
+        let room = (scratch.len() - held).min(readable);
+        let read = match self.read(cx, &mut scratch[held..held + room]) {
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(_)) => return self.lost(Lost::Broken, &mut peer.outlet, session, now),
             // What the peer sent before its connection broke has been read, so it may be given up.
@@ -239,19 +270,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
         if read == 0 {
             return self.lost(Lost::EndOfStream, &mut peer.outlet, session, now);
         }
-        session.on_bytes(self.side(), read);
-        let mut exit = Exit {
-            io: &mut peer.io,
-            outlet: &mut peer.outlet,
+        session.on_bytes(self.side(), read, now);
+        let mut scene = Scene {
+            cx,
+            session,
+            exit: Exit {
+                io: &mut peer.io,
+                outlet: &mut peer.outlet,
+            },
+            now,
         };
         let mut rest = &mut scratch[..held + read];
         let mut scanned = held;
         while !self.inlet.deaf && !rest.is_empty() {
-            let used = self.inlet.admit(cx, rest, scanned, session, &mut exit, now);
+            let used = self.inlet.admit(rest, scanned, &mut scene);
             rest = &mut rest[used..];
             scanned = 0;
         }
+        if self.inlet.is_in_frame() {
+            session.on_partial_frame(self.side(), now);
+        } else {
+            session.on_whole_frames(self.side());
+        }
         Turn::Continues
+    }
+
+    /// How many bytes may be read: none while they have nowhere to go.
+    fn readable<P>(&mut self, peer: &End<P>, session: &mut Session, now: Instant) -> usize {
+        self.is_starved = false;
+        // Nothing is kept of what nobody listens to.
+        if self.inlet.deaf || peer.outlet.is_finished() {
+            return usize::MAX;
+        }
+        // Events of the relay's own wait for the client alone, and it is the client that causes them.
+        if peer.outlet.is_blocked() || self.outlet.is_crowded() {
+            return 0;
+        }
+        let room = peer.outlet.readable();
+        self.is_starved = room == 0;
+        room.min(session.readable(self.side(), now))
     }
 
     fn read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
@@ -274,7 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
     }
 
     fn drain(&mut self, cx: &mut Context<'_>, session: &mut Session, now: Instant) -> Turn {
-        let was_blocked = self.outlet.is_blocked();
+        let was_blocked = self.outlet.is_blocked() || self.outlet.is_crowded();
         let drained = self.outlet.drain(cx, &mut self.io);
         if self.outlet.take_ping_sent() {
             session.on_ping_sent(self.side(), now);
@@ -284,9 +341,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
             // What waits for this leg came from the other one.
             bytes => session.on_spilled(self.side().peer(), bytes),
         }
-        let unblocked = was_blocked && drained == Drained::Empty;
+        let unblocked = was_blocked && drained == Drained::Empty && !self.outlet.is_crowded();
         if self.outlet.take_progressed() {
-            session.on_write_progress(self.side());
+            session.on_write_progress(self.side(), now);
+        }
+        match drained {
+            Drained::Blocked => session.on_write_blocked(self.side(), now),
+            Drained::Empty if was_blocked => session.on_write_unblocked(self.side()),
+            Drained::Empty => {}
         }
         // The direction that feeds this leg may go on. A leg whose stream broke is read to its end, for
         // a close frame may stand there, and given up then.

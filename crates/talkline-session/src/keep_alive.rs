@@ -8,6 +8,8 @@ pub(crate) struct KeepAlive {
     interval: Option<Duration>,
     timeout: Duration,
     next_ping: Instant,
+    /// When the last byte came.
+    heard: Instant,
     /// When the first ping was sent that no byte has followed.
     unanswered_since: Option<Instant>,
     /// The relay does not read from the leg, so its silence means nothing.
@@ -27,13 +29,26 @@ impl KeepAlive {
             interval,
             timeout,
             next_ping: now + interval.unwrap_or_default(),
+            heard: now,
             unanswered_since: None,
             paused: false,
         }
     }
 
+    /// Pings earlier than the interval says, by up to a fifth of it: sessions that began together do not
+    /// ping together. `luck` is any number, best a random one.
+    pub(crate) fn jitter(&mut self, luck: u32) {
+        let Some(interval) = &mut self.interval else {
+            return;
+        };
+        let earlier = interval.mul_f64(f64::from(luck) / f64::from(u32::MAX) / 5.0);
+        *interval -= earlier;
+        self.next_ping -= earlier;
+    }
+
     /// The peer showed that it lives.
-    pub(crate) fn alive(&mut self) {
+    pub(crate) fn alive(&mut self, now: Instant) {
+        self.heard = now;
         self.unanswered_since = None;
     }
 
@@ -42,13 +57,23 @@ impl KeepAlive {
         self.unanswered_since.get_or_insert(now);
     }
 
+    /// When the last byte came.
+    pub(crate) const fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     pub(crate) fn pause(&mut self) {
         self.paused = true;
     }
 
     pub(crate) fn resume(&mut self, now: Instant) {
-        if std::mem::take(&mut self.paused) && self.unanswered_since.is_some() {
-            self.unanswered_since = Some(now);
+        if std::mem::take(&mut self.paused) {
+            self.heard = now;
+            self.unanswered_since = self.unanswered_since.map(|_| now);
         }
     }
 
@@ -78,7 +103,13 @@ impl KeepAlive {
         if self.paused {
             return None;
         }
-        self.unanswered_since.map(|since| since + self.timeout)
+        let since = self.unanswered_since?;
+        let interval = self.interval.unwrap_or_default();
+        let grace = match self.timeout.checked_sub(interval) {
+            Some(left) if !left.is_zero() => left,
+            _ => self.timeout,
+        };
+        Some((since + grace).max(self.heard + self.timeout))
     }
 }
 
@@ -98,18 +129,31 @@ mod tests {
     }
 
     #[test]
-    fn silence_counts_from_the_first_ping_that_went_out() {
+    fn silence_counts_from_the_last_byte_and_a_ping_has_its_time() {
         let (mut clock, start) = clock();
         assert_eq!(clock.due(start + 14 * SECOND), None);
         assert_eq!(clock.due(start + 15 * SECOND), Some(Alarm::Ping));
         assert_eq!(clock.due(start + 15 * SECOND), None);
-        clock.pinged(start + 18 * SECOND);
+        clock.pinged(start + 15 * SECOND);
+        assert_eq!(clock.deadline(), Some(start + 20 * SECOND));
+        assert_eq!(clock.due(start + 20 * SECOND), Some(Alarm::Dead));
+        clock.alive(start + 20 * SECOND);
+        assert_eq!(clock.due(start + 20 * SECOND), None);
         assert_eq!(clock.due(start + 30 * SECOND), Some(Alarm::Ping));
-        clock.pinged(start + 30 * SECOND);
-        assert_eq!(clock.deadline(), Some(start + 38 * SECOND));
-        assert_eq!(clock.due(start + 38 * SECOND), Some(Alarm::Dead));
-        clock.alive();
-        assert_eq!(clock.due(start + 38 * SECOND), None);
+        // Inside a long frame the ping had to wait.
+        clock.pinged(start + 42 * SECOND);
+        assert_eq!(clock.due(start + 46 * SECOND), Some(Alarm::Ping));
+        clock.pinged(start + 46 * SECOND);
+        assert_eq!(clock.due(start + 47 * SECOND), Some(Alarm::Dead));
+    }
+
+    #[test]
+    fn a_short_timeout_counts_from_the_ping() {
+        let (_, start) = clock();
+        let mut clock = KeepAlive::new(Some(15 * SECOND), 10 * SECOND, start);
+        assert_eq!(clock.due(start + 15 * SECOND), Some(Alarm::Ping));
+        clock.pinged(start + 15 * SECOND);
+        assert_eq!(clock.deadline(), Some(start + 25 * SECOND));
     }
 
     #[test]
@@ -122,5 +166,16 @@ mod tests {
         clock.resume(start + 110 * SECOND);
         assert_eq!(clock.due(start + 119 * SECOND), Some(Alarm::Ping));
         assert_eq!(clock.due(start + 120 * SECOND), Some(Alarm::Dead));
+    }
+
+    #[test]
+    fn luck_makes_pings_earlier_by_up_to_a_fifth() {
+        for (luck, want) in [(0, 15), (u32::MAX, 12)] {
+            let (mut clock, start) = clock();
+            clock.jitter(luck);
+            assert_eq!(clock.deadline(), Some(start + want * SECOND), "{luck}");
+            assert_eq!(clock.due(start + want * SECOND), Some(Alarm::Ping));
+            assert_eq!(clock.deadline(), Some(start + 2 * want * SECOND), "{luck}");
+        }
     }
 }

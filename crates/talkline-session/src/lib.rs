@@ -29,8 +29,11 @@
 mod account;
 mod close;
 mod incidents;
+mod inspect;
 mod keep_alive;
 mod limits;
+mod pace;
+pub mod policy;
 mod session;
 mod stalls;
 mod summary;
@@ -40,11 +43,13 @@ mod timing;
 
 pub use talkline_frame::Limits as FrameLimits;
 
+pub use inspect::Inspect;
+
 pub use close::{Close, ErrorEvent, REASON_BYTES_MAX, sanitize_reason};
-pub use limits::Limits;
+pub use limits::{BURST_SECONDS, Limits, PROGRESS_BYTES, Rate};
 pub use session::{
-    Action, Control, FRAMES_PER_SAMPLE, Lost, Message, PONGS_MAX, RelayMark, Session, Side, Stop,
-    Verdict,
+    Action, Control, FRAMES_PER_SAMPLE, Lost, Message, PONGS_MAX, Parting, RelayMark, Session,
+    Side, Stop, Verdict,
 };
 pub use stalls::Stalls;
 pub use summary::{

@@ -1,7 +1,8 @@
 //! The state machine of a session.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use talkline_dialect::{Diagnosis, Incident, UpstreamLoss};
 use talkline_frame::{EventType, MessageKind, Violation};
@@ -9,8 +10,11 @@ use talkline_frame::{EventType, MessageKind, Violation};
 use crate::account::Ledger;
 use crate::close::{Close, ErrorEvent, sanitize_reason};
 use crate::incidents::Observer;
+use crate::inspect::Inspect;
 use crate::keep_alive::{Alarm, KeepAlive};
 use crate::limits::Limits;
+use crate::pace::{Allowance, Stall, Trickle};
+use crate::policy::Farewell;
 use crate::stalls::StallClock;
 use crate::summary::{End, EndKind, EndedBy, ResponseUsage, Summary, Traffic};
 use crate::timing::{Stopwatch, Timing};
@@ -95,6 +99,20 @@ pub struct Stop {
     pub event: Option<String>,
 }
 
+/// How an upstream is left that counts what a session cost when it closes: it is asked to close and heard
+/// out, though its client is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parting {
+    /// Event that asks for the end, as JSON. Without one the upstream is left to finish what it does.
+    pub ask: Option<&'static str>,
+    /// Type of the upstream's event that nothing follows.
+    pub last_event: &'static str,
+    /// Longest silence of the upstream in which it may still be at work.
+    pub quiet_max: Duration,
+    /// Longest time that all of it may take.
+    pub wait_max: Duration,
+}
+
 /// What the caller has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -103,7 +121,8 @@ pub enum Action {
     /// Send a pong with this payload. When [`PONGS_MAX`] wait to be sent already, the oldest may be
     /// left out (RFC 6455 section 5.5.3).
     Pong(Side, Vec<u8>),
-    /// Send a text message, unless a message is under way on that leg, or its rest will never come.
+    /// Send a text message, once no other is under way on that leg; never, when the rest of that one will
+    /// never come. Events of one leg keep their order.
     Event(Side, String),
     /// Send a close frame at the next frame boundary, then nothing more.
     Close(Side, Close),
@@ -125,6 +144,13 @@ enum Phase {
         reply_fixed: bool,
         deadline: Instant,
     },
+    /// The client is gone, or has said goodbye; the upstream is heard out.
+    Parting {
+        last_event: &'static str,
+        quiet_max: Duration,
+        quiet_until: Instant,
+        deadline: Instant,
+    },
     /// Both sides have been told.
     Ending {
         deadline: Instant,
@@ -136,6 +162,8 @@ enum Phase {
 #[derive(Debug)]
 struct Leg {
     keep_alive: KeepAlive,
+    stall: Stall,
+    trickle: Trickle,
     traffic: Traffic,
     /// No more frames are expected: a close frame, a violation or the end of the stream came.
     silent: bool,
@@ -149,7 +177,8 @@ struct Leg {
 /// The rules of one relayed session; see the [crate documentation](crate).
 #[derive(Debug)]
 pub struct Session {
-    limits: Limits,
+    /// Those of many sessions are the same.
+    limits: Arc<Limits>,
     start: Instant,
     phase: Phase,
     client: Leg,
@@ -158,6 +187,11 @@ pub struct Session {
     ledger: Ledger,
     /// Only where somebody listens: a session is to stay small.
     stopwatch: Option<Box<Stopwatch>>,
+    allowance: Allowance,
+    /// When the client last began a data frame.
+    client_spoke: Instant,
+    guard: Option<Box<dyn Inspect>>,
+    parting: Option<Parting>,
     end: Option<End>,
     events_sent: u32,
 }
@@ -165,9 +199,12 @@ pub struct Session {
 impl Session {
     /// A session that begins now, both handshakes done.
     #[must_use]
-    pub fn new(limits: Limits, now: Instant) -> Self {
+    pub fn new(limits: impl Into<Arc<Limits>>, now: Instant) -> Self {
+        let limits = limits.into();
         let leg = || Leg {
             keep_alive: KeepAlive::new(limits.ping_interval, limits.pong_timeout, now),
+            stall: Stall::default(),
+            trickle: Trickle::default(),
             traffic: Traffic::default(),
             silent: false,
             lost: false,
@@ -182,6 +219,10 @@ impl Session {
             actions: VecDeque::new(),
             ledger: Ledger::new(limits.inspect_bytes_max, now),
             stopwatch: None,
+            allowance: Allowance::new(limits.client_rate, now),
+            client_spoke: now,
+            guard: None,
+            parting: None,
             end: None,
             events_sent: 0,
             limits,
@@ -214,19 +255,85 @@ impl Session {
         self
     }
 
+    /// Has messages shown to `guard`, and sends the event that it opens with.
+    #[must_use]
+    pub fn guarded(mut self, mut guard: impl Inspect + 'static) -> Self {
+        if let Some(event) = guard.opening() {
+            self.actions.push_back(Action::Event(Side::Upstream, event));
+        }
+        self.guard = Some(Box::new(guard));
+        self
+    }
+
+    /// Hears the upstream out when the client leaves.
+    #[must_use]
+    pub fn parting(mut self, parting: Option<Parting>) -> Self {
+        self.parting = parting;
+        self
+    }
+
+    /// Pings each leg a little earlier than the interval says, by up to a fifth, so that sessions which
+    /// began together do not ping together. `luck` are any numbers, best random ones.
+    #[must_use]
+    pub fn with_jitter(mut self, luck: [u32; 2]) -> Self {
+        let [client, upstream] = luck;
+        self.client.keep_alive.jitter(client);
+        self.upstream.keep_alive.jitter(upstream);
+        self
+    }
+
+    /// Whom messages have to be shown to.
+    pub fn guard(&mut self) -> Option<&mut (dyn Inspect + 'static)> {
+        self.guard.as_deref_mut()
+    }
+
     /// The limits it was made with.
     #[must_use]
-    pub const fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
     // What happened.
 
     /// Bytes came from a side.
-    pub fn on_bytes(&mut self, from: Side, bytes: usize) {
+    pub fn on_bytes(&mut self, from: Side, bytes: usize, now: Instant) {
         let leg = self.leg(from);
         leg.traffic.bytes += bytes as u64;
-        leg.keep_alive.alive();
+        leg.keep_alive.alive(now);
+        if from == Side::Client {
+            self.allowance.bytes(bytes as u64, now);
+        }
+    }
+
+    /// How many bytes may be read from a side. None, while it is ahead of its
+    /// [rate](Limits::client_rate): then [`Self::poll_timeout`] says when to ask again.
+    #[must_use]
+    pub fn readable(&mut self, from: Side, now: Instant) -> usize {
+        match from {
+            Side::Client if self.is_listening() => self.allowance.readable(now),
+            Side::Client | Side::Upstream => usize::MAX,
+        }
+    }
+
+    /// The bytes read so far end inside a frame.
+    pub fn on_partial_frame(&mut self, from: Side, now: Instant) {
+        let leg = self.leg(from);
+        leg.trickle.pending(leg.traffic.bytes, now);
+    }
+
+    /// The bytes read so far end with a frame.
+    pub fn on_whole_frames(&mut self, from: Side) {
+        self.leg(from).trickle.whole();
+    }
+
+    /// Bytes wait for a side that takes none.
+    pub fn on_write_blocked(&mut self, to: Side, now: Instant) {
+        self.leg(to).stall.blocked(now);
+    }
+
+    /// No bytes wait for a side any more.
+    pub fn on_write_unblocked(&mut self, to: Side) {
+        self.leg(to).stall.unblocked();
     }
 
     /// A ping that an [`Action::Ping`] asked for went out; its answer is due from here on.
@@ -265,8 +372,10 @@ impl Session {
 
     /// A side that had stopped taking bytes took some, which is as good a sign of life as a pong: its
     /// own pongs may be minutes behind what it has yet to read.
-    pub fn on_write_progress(&mut self, to: Side) {
-        self.leg(to).keep_alive.alive();
+    pub fn on_write_progress(&mut self, to: Side, now: Instant) {
+        let leg = self.leg(to);
+        leg.keep_alive.alive(now);
+        leg.stall.progressed(now);
     }
 
     /// The caller stopped reading from a side, because the other one does not keep up.
@@ -283,15 +392,20 @@ impl Session {
         if let Some(stalls) = &mut leg.stalls {
             stalls.resume(now);
         }
+        leg.trickle.excuse(now);
     }
 
     /// The header of a data frame came; says what to do with the frame.
     #[must_use]
-    pub fn on_data_header(&mut self, from: Side) -> Verdict {
+    pub fn on_data_header(&mut self, from: Side, now: Instant) -> Verdict {
+        if from == Side::Client {
+            self.client_spoke = now;
+            self.count_frame(now);
+        }
         let forwards = match self.phase {
             Phase::Open => true,
             Phase::Closing { closer, .. } => closer == from.peer(),
-            Phase::Ending { .. } | Phase::Ended => false,
+            Phase::Parting { .. } | Phase::Ending { .. } | Phase::Ended => false,
         };
         if forwards && !self.leg(from).silent && !self.leg(from.peer()).lost {
             Verdict::Forward
@@ -320,6 +434,11 @@ impl Session {
         if from == Side::Upstream && message.kind == MessageKind::Text {
             self.ledger.on_message(message.event_type, now);
         }
+        if let (Phase::Parting { last_event, .. }, Side::Upstream) = (&self.phase, from)
+            && message.event_type.name() == Some(last_event)
+        {
+            self.part(now);
+        }
     }
 
     /// A control frame came. It is answered, passed on or swallowed by [actions](Self::poll_action);
@@ -329,6 +448,9 @@ impl Session {
             return;
         }
         self.leg(from).traffic.frames += 1;
+        if from == Side::Client && !matches!(control, Control::Close(_)) {
+            self.count_frame(now);
+        }
         match control {
             Control::Pong => {
                 if let Some(stopwatch) = &mut self.stopwatch {
@@ -399,8 +521,7 @@ impl Session {
         match (&self.phase, from) {
             (Phase::Open, Side::Client) => {
                 self.ended(EndedBy::Client, None, reason, EndKind::Disconnected);
-                self.close(Side::Upstream, Close::new(1001, "client gone"));
-                self.end_by(now + self.limits.gone_linger);
+                self.client_gone(now);
             }
             (Phase::Open, Side::Upstream) => {
                 self.ended(EndedBy::Upstream, None, reason, EndKind::Disconnected);
@@ -418,7 +539,8 @@ impl Session {
                 self.end_by(now + linger);
             }
             (Phase::Closing { .. }, _) => self.finish_closing(None, now),
-            (Phase::Ending { .. } | Phase::Ended, _) => {}
+            (Phase::Parting { .. }, Side::Upstream) => self.part(now),
+            (Phase::Parting { .. } | Phase::Ending { .. } | Phase::Ended, _) => {}
         }
         self.end_if_both_lost();
     }
@@ -437,6 +559,45 @@ impl Session {
         self.stop_both(stop, now);
     }
 
+    /// The guard does not let the session go on: the client is told, the upstream is closed.
+    pub fn on_forbidden(&mut self, farewell: Farewell, now: Instant) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        let Farewell { event, close } = farewell;
+        self.ended(EndedBy::Relay, close.code, &close.reason, EndKind::Policy);
+        self.actions.push_back(Action::Event(Side::Client, event));
+        self.close(Side::Client, close);
+        self.close(Side::Upstream, Close::new(1001, "relay ends the session"));
+        self.end_by(now + self.limits.linger);
+    }
+
+    /// There is no memory for a message that has to be held until the guard has judged it.
+    pub fn on_overload(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        let reason = "relay_overloaded";
+        self.ended(EndedBy::Relay, Some(1013), reason, EndKind::Overloaded);
+        let message = "The relay has no memory left to look at a message. Next step: connect again after a pause.";
+        let event = self.error_json("server_error", reason, message);
+        self.stop_both(
+            Stop {
+                code: 1013,
+                reason: reason.into(),
+                event: Some(event),
+            },
+            now,
+        );
+    }
+
+    /// The guard answers a message that goes no further.
+    pub fn on_answer(&mut self, event: String) {
+        if matches!(self.phase, Phase::Open) {
+            self.actions.push_back(Action::Event(Side::Client, event));
+        }
+    }
+
     /// Time has passed; spurious calls are harmless.
     pub fn on_timeout(&mut self, now: Instant) {
         for leg in [&mut self.client, &mut self.upstream] {
@@ -444,11 +605,22 @@ impl Session {
                 stalls.look(now);
             }
         }
+        self.allowance.on_timeout(now);
         match &self.phase {
             Phase::Ending { deadline } if *deadline <= now => self.end_now(),
             Phase::Closing { deadline, .. } if *deadline <= now => self.finish_closing(None, now),
+            Phase::Parting { deadline, .. } if *deadline <= now => self.part(now),
+            Phase::Parting {
+                quiet_until,
+                quiet_max,
+                ..
+            } if *quiet_until <= now => {
+                let quiet_max = *quiet_max;
+                self.check_quiet(quiet_max, now);
+            }
             Phase::Open => self.check_open(now),
-            Phase::Closing { .. } | Phase::Ending { .. } | Phase::Ended => {}
+            Phase::Parting { .. } | Phase::Closing { .. } | Phase::Ending { .. } | Phase::Ended => {
+            }
         }
     }
 
@@ -461,11 +633,22 @@ impl Session {
             Phase::Open => [
                 self.client.keep_alive.deadline(),
                 self.upstream.keep_alive.deadline(),
+                self.client.stall.deadline(self.limits.stall_timeout),
+                self.upstream.stall.deadline(self.limits.stall_timeout),
+                self.trickle_deadline(Side::Client),
+                self.trickle_deadline(Side::Upstream),
                 self.limits.session_max.map(|longest| self.start + longest),
+                self.limits.idle_max.map(|idle| self.client_spoke + idle),
+                self.allowance.waits_until(),
             ]
             .into_iter()
             .flatten()
             .min(),
+            Phase::Parting {
+                quiet_until,
+                deadline,
+                ..
+            } => Some(*quiet_until.min(deadline)),
             Phase::Closing { deadline, .. } | Phase::Ending { deadline } => Some(*deadline),
             Phase::Ended => None,
         }
@@ -507,6 +690,13 @@ impl Session {
         }
     }
 
+    fn leg_ref(&self, side: Side) -> &Leg {
+        match side {
+            Side::Client => &self.client,
+            Side::Upstream => &self.upstream,
+        }
+    }
+
     /// Answers a ping. Every one, as clients that count expect it, up to a number that only a flood
     /// reaches; then the oldest go unanswered, as RFC 6455 section 5.5.3 permits.
     fn pong(&mut self, to: Side, payload: Vec<u8>) {
@@ -524,6 +714,14 @@ impl Session {
         match self.phase {
             Phase::Open => {
                 self.ended(from.into(), close.code, &close.reason, EndKind::Closed);
+                if let (Side::Client, Some(parting)) = (from, self.parting) {
+                    let reply = Close {
+                        reason: String::new(),
+                        ..close
+                    };
+                    self.close(Side::Client, reply);
+                    return self.hear_out(parting, now);
+                }
                 self.close(from.peer(), close.clone());
                 let reply = Close {
                     reason: String::new(),
@@ -540,8 +738,74 @@ impl Session {
             Phase::Closing { closer, .. } if closer != from => {
                 self.finish_closing(Some(close), now)
             }
-            Phase::Closing { .. } | Phase::Ending { .. } | Phase::Ended => {}
+            Phase::Parting { .. } if from == Side::Upstream => self.part(now),
+            Phase::Parting { .. } | Phase::Closing { .. } | Phase::Ending { .. } | Phase::Ended => {
+            }
         }
+    }
+
+    /// Closes the upstream of a client that is gone, at once or when it has been heard out.
+    fn client_gone(&mut self, now: Instant) {
+        if let Some(parting) = self.parting {
+            return self.hear_out(parting, now);
+        }
+        self.close(Side::Upstream, Close::new(1001, "client gone"));
+        self.end_by(now + self.limits.gone_linger);
+    }
+
+    fn hear_out(&mut self, parting: Parting, now: Instant) {
+        if let Some(ask) = parting.ask {
+            self.actions
+                .push_back(Action::Event(Side::Upstream, ask.to_owned()));
+        }
+        self.actions.push_back(Action::Shutdown(Side::Client));
+        self.phase = Phase::Parting {
+            last_event: parting.last_event,
+            quiet_max: parting.quiet_max,
+            quiet_until: now + parting.quiet_max,
+            deadline: now + parting.wait_max,
+        };
+    }
+
+    /// Goes on hearing an upstream that said something since.
+    fn check_quiet(&mut self, longest: Duration, now: Instant) {
+        let until = self.upstream.keep_alive.heard() + longest;
+        if until <= now {
+            return self.part(now);
+        }
+        if let Phase::Parting { quiet_until, .. } = &mut self.phase {
+            *quiet_until = until;
+        }
+    }
+
+    /// The upstream has been heard out.
+    fn part(&mut self, now: Instant) {
+        self.close(Side::Upstream, Close::new(1001, "client gone"));
+        self.end_by(now + self.limits.gone_linger);
+    }
+
+    /// Whether what the client sends still has somewhere to go.
+    const fn is_listening(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    fn count_frame(&mut self, now: Instant) {
+        if !self.is_listening() || self.allowance.frame(now) {
+            return;
+        }
+        let reason = "frame_rate_exceeded";
+        self.ended(EndedBy::Client, Some(1008), reason, EndKind::RateExceeded);
+        let message = "The client sent more frames in a second than the relay allows. \
+                       Next step: put more audio into each frame, or raise limits.maxFramesPerSecond.";
+        let event = self.error_json("invalid_request_error", reason, message);
+        self.stop_both(
+            Stop {
+                code: 1008,
+                reason: reason.into(),
+                event: Some(event),
+            },
+            now,
+        );
     }
 
     /// Answers the side that began to close, and lets both hang up.
@@ -593,6 +857,7 @@ impl Session {
                 EndKind::SessionMax,
             );
             let event = self.error_json(
+                "server_error",
                 "session_expired",
                 "The session reached the longest time that the relay allows.",
             );
@@ -605,7 +870,20 @@ impl Session {
                 now,
             );
         }
+        if self.is_due(
+            self.limits.idle_max.map(|idle| self.client_spoke + idle),
+            now,
+        ) {
+            return self.on_idle(now);
+        }
         for side in [Side::Client, Side::Upstream] {
+            let stalled = self.leg_ref(side).stall.deadline(self.limits.stall_timeout);
+            if self.is_due(stalled, now) {
+                return self.on_stalled(side, now);
+            }
+            if self.is_due(self.trickle_deadline(side), now) {
+                return self.on_frame_timeout(side, now);
+            }
             match self.leg(side).keep_alive.due(now) {
                 Some(Alarm::Ping) => self.actions.push_back(Action::Ping(side)),
                 Some(Alarm::Dead) => return self.on_dead(side, now),
@@ -620,12 +898,83 @@ impl Session {
         match side {
             Side::Client => {
                 self.close(Side::Client, Close::new(1011, "ping timeout"));
-                self.close(Side::Upstream, Close::new(1001, "client gone"));
-                self.end_by(now + self.limits.gone_linger);
+                self.client_gone(now);
             }
             Side::Upstream => {
                 self.close(Side::Upstream, Close::new(1011, "ping timeout"));
                 self.fail_client(UpstreamLoss::PingTimeout, now);
+            }
+        }
+    }
+
+    fn is_due(&self, deadline: Option<Instant>, now: Instant) -> bool {
+        deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    fn trickle_deadline(&self, side: Side) -> Option<Instant> {
+        let leg = self.leg_ref(side);
+        // A leg that is not read cannot go on.
+        if leg.keep_alive.is_paused() {
+            return None;
+        }
+        leg.trickle.deadline(self.limits.frame_timeout)
+    }
+
+    fn on_idle(&mut self, now: Instant) {
+        let reason = "session_idle";
+        self.ended(EndedBy::Relay, Some(1001), reason, EndKind::Idle);
+        let message = "The client sent nothing for as long as the relay allows. \
+                       Next step: open a new session when there is something to say.";
+        let event = self.error_json("server_error", reason, message);
+        self.stop_both(
+            Stop {
+                code: 1001,
+                reason: reason.into(),
+                event: Some(event),
+            },
+            now,
+        );
+    }
+
+    /// What waits for a side is given up with it. Its event and close frame stand behind those bytes, and
+    /// reach it only if it takes them within the linger.
+    fn on_stalled(&mut self, side: Side, now: Instant) {
+        let reason = "slow_consumer";
+        self.ended(side.into(), Some(1013), reason, EndKind::SlowConsumer);
+        match side {
+            Side::Client => {
+                let message = "The client did not read what was sent to it. \
+                               Next step: connect again, on a better network or with a faster reader.";
+                let event = self.error_json("server_error", reason, message);
+                self.actions.push_back(Action::Event(Side::Client, event));
+                self.close(Side::Client, Close::new(1013, reason));
+                self.close(Side::Upstream, Close::new(1001, "client too slow"));
+                self.end_by(now + self.limits.linger);
+            }
+            Side::Upstream => {
+                self.close(Side::Upstream, Close::new(1001, reason));
+                self.fail_client(UpstreamLoss::Stalled, now);
+            }
+        }
+    }
+
+    fn on_frame_timeout(&mut self, side: Side, now: Instant) {
+        let reason = "frame_timeout";
+        self.ended(side.into(), Some(1008), reason, EndKind::FrameTimeout);
+        self.leg(side).silent = true;
+        match side {
+            Side::Client => {
+                let message = "The client began a frame and did not go on with it. \
+                               Next step: connect again; frames are to be sent as soon as they are begun.";
+                let event = self.error_json("invalid_request_error", reason, message);
+                self.actions.push_back(Action::Event(Side::Client, event));
+                self.close(Side::Client, Close::new(1008, reason));
+                self.close(Side::Upstream, Close::new(1001, "client too slow"));
+                self.end_by(now + self.limits.linger);
+            }
+            Side::Upstream => {
+                self.close(Side::Upstream, Close::new(1008, reason));
+                self.fail_client(UpstreamLoss::Stalled, now);
             }
         }
     }
@@ -641,16 +990,16 @@ impl Session {
     }
 
     fn send_error(&mut self, code: &str, message: &str) {
-        let event = self.error_json(code, message);
+        let event = self.error_json("server_error", code, message);
         self.actions.push_back(Action::Event(Side::Client, event));
     }
 
-    fn error_json(&mut self, code: &str, message: &str) -> String {
+    fn error_json(&mut self, kind: &str, code: &str, message: &str) -> String {
         self.events_sent += 1;
         let event_id = format!("event_talkline_{}", self.events_sent);
         ErrorEvent {
             event_id: &event_id,
-            kind: "server_error",
+            kind,
             code,
             message,
             param: None,

@@ -107,6 +107,18 @@ pub enum EndKind {
     Stopped,
     /// The session reached its longest time.
     SessionMax,
+    /// The client said nothing for longer than it may.
+    Idle,
+    /// A peer took none of the bytes that waited for it.
+    SlowConsumer,
+    /// A peer did not go on with a frame that it had begun.
+    FrameTimeout,
+    /// The client sent more frames than it may.
+    RateExceeded,
+    /// The relay had no memory for a message that had to be held.
+    Overloaded,
+    /// The session policy did not let it go on.
+    Policy,
     /// The session was summed up before it ended.
     Unfinished,
 }
@@ -122,6 +134,12 @@ impl EndKind {
             Self::PingTimeout => "ping_timeout",
             Self::Stopped => "stopped",
             Self::SessionMax => "session_max",
+            Self::Idle => "idle",
+            Self::SlowConsumer => "slow_consumer",
+            Self::FrameTimeout => "frame_timeout",
+            Self::RateExceeded => "rate_exceeded",
+            Self::Overloaded => "overloaded",
+            Self::Policy => "policy",
             Self::Unfinished => "unfinished",
         }
     }

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use talkline_frame::{EventType, MessageKind, Violation};
 
 use crate::{
-    Action, Close, Control, EndKind, EndedBy, Limits, Lost, Message, Modalities, Session, Side,
-    Stop, Summary, Verdict,
+    Action, Close, Control, EndKind, EndedBy, Limits, Lost, Message, Modalities, Parting, Rate,
+    Session, Side, Stop, Summary, Verdict, policy::Farewell,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -351,12 +351,18 @@ fn incidents_are_counted_by_diagnosis_and_told_once() {
 #[test]
 fn frames_are_forwarded_until_their_receiver_is_told() {
     let (mut session, now) = session();
-    assert_eq!(session.on_data_header(Side::Client), Verdict::Forward);
+    assert_eq!(session.on_data_header(Side::Client, now), Verdict::Forward);
     session.on_control(Side::Client, Control::Close(close(1000, "")), now);
-    assert_eq!(session.on_data_header(Side::Client), Verdict::Discard);
-    assert_eq!(session.on_data_header(Side::Upstream), Verdict::Forward);
+    assert_eq!(session.on_data_header(Side::Client, now), Verdict::Discard);
+    assert_eq!(
+        session.on_data_header(Side::Upstream, now),
+        Verdict::Forward
+    );
     session.on_control(Side::Upstream, Control::Close(close(1000, "")), now);
-    assert_eq!(session.on_data_header(Side::Upstream), Verdict::Discard);
+    assert_eq!(
+        session.on_data_header(Side::Upstream, now),
+        Verdict::Discard
+    );
 }
 
 #[test]
@@ -432,9 +438,276 @@ fn without_pings_there_is_no_timer() {
     assert_eq!(session.poll_timeout(), None);
 }
 
+// === speed, silence, parting ===
+
+const PARTING: Parting = Parting {
+    ask: Some(r#"{"type":"session.close"}"#),
+    last_event: "session.closed",
+    quiet_max: SECOND,
+    wait_max: Duration::from_secs(5),
+};
+
+fn farewell() -> Farewell {
+    Farewell {
+        event: r#"{"type":"error"}"#.into(),
+        close: close(1008, "policy_violation"),
+    }
+}
+
+/// Lets time pass until the session does something; returns when, and how it ends.
+fn until_it_acts(session: &mut Session, start: Instant) -> (Duration, Vec<Action>) {
+    loop {
+        let deadline = session.poll_timeout().expect("something will happen");
+        session.on_timeout(deadline);
+        let acts: Vec<_> = actions(session)
+            .into_iter()
+            .filter(|action| !matches!(action, Action::Ping(_)))
+            .collect();
+        if !acts.is_empty() {
+            return (deadline - start, acts);
+        }
+    }
+}
+
+fn codes(actions: &[Action]) -> Vec<(Side, Option<u16>)> {
+    let code = |action: &Action| match action {
+        Action::Close(side, close) => Some((*side, close.code)),
+        _ => None,
+    };
+    actions.iter().filter_map(code).collect()
+}
+
+fn tells(actions: &[Action], code: &str) -> bool {
+    actions.iter().any(|action| {
+        matches!(action, Action::Event(Side::Client, event) if event.contains(&format!(r#""code":"{code}""#)))
+    })
+}
+
+/// What ends a session that goes quiet after `happens`: after how long, with which close codes, which
+/// event and which kind of end.
+fn check_end(
+    limits: Limits,
+    happens: impl Fn(&mut Session, Instant),
+    after: Duration,
+    closes: [(Side, u16); 2],
+    event: &str,
+    kind: EndKind,
+) {
+    let start = Instant::now_for_tests();
+    let mut session = Session::new(limits, start);
+    happens(&mut session, start);
+    let (elapsed, actions) = until_it_acts(&mut session, start);
+    assert_eq!(elapsed, after, "{event}");
+    assert_eq!(
+        codes(&actions),
+        closes.map(|(side, code)| (side, Some(code))),
+        "{event}"
+    );
+    assert!(tells(&actions, event), "{event}: {actions:?}");
+    assert_eq!(session.into_summary(start).end.kind, kind, "{event}");
+}
+
+#[test]
+fn who_is_slow_or_silent_is_told_and_closed() {
+    use Side::{Client, Upstream};
+
+    let unpinged = Limits {
+        ping_interval: None,
+        ..Limits::default()
+    };
+    check_end(
+        unpinged.clone(),
+        |session, now| session.on_write_blocked(Client, now),
+        15 * SECOND,
+        [(Client, 1013), (Upstream, 1001)],
+        "slow_consumer",
+        EndKind::SlowConsumer,
+    );
+    check_end(
+        unpinged.clone(),
+        |session, now| session.on_write_blocked(Upstream, now),
+        15 * SECOND,
+        [(Upstream, 1001), (Client, 1011)],
+        "upstream_stalled",
+        EndKind::SlowConsumer,
+    );
+    check_end(
+        unpinged.clone(),
+        |session, now| {
+            session.on_bytes(Client, 3, now);
+            session.on_partial_frame(Client, now);
+            session.on_bytes(Client, 1, now + 29 * SECOND);
+            session.on_partial_frame(Client, now + 29 * SECOND);
+        },
+        30 * SECOND,
+        [(Client, 1008), (Upstream, 1001)],
+        "frame_timeout",
+        EndKind::FrameTimeout,
+    );
+    check_end(
+        unpinged.clone(),
+        |session, now| session.on_partial_frame(Upstream, now),
+        30 * SECOND,
+        [(Upstream, 1008), (Client, 1011)],
+        "upstream_stalled",
+        EndKind::FrameTimeout,
+    );
+    let idle = Limits {
+        idle_max: Some(60 * SECOND),
+        ..unpinged
+    };
+    check_end(
+        idle,
+        |session, now| {
+            let _ = session.on_data_header(Client, now + 10 * SECOND);
+            let _ = session.on_data_header(Upstream, now + 20 * SECOND);
+        },
+        70 * SECOND,
+        [(Client, 1001), (Upstream, 1001)],
+        "session_idle",
+        EndKind::Idle,
+    );
+}
+
+#[test]
+fn a_reader_that_takes_something_is_no_stalled_one() {
+    let (mut session, start) = session();
+    session.on_write_blocked(Side::Client, start);
+    session.on_write_progress(Side::Client, start + 14 * SECOND);
+    session.on_timeout(start + 28 * SECOND);
+    assert!(codes(&actions(&mut session)).is_empty());
+    session.on_write_unblocked(Side::Client);
+    session.on_timeout(start + 29 * SECOND);
+    assert!(codes(&actions(&mut session)).is_empty());
+}
+
+#[test]
+fn one_frame_too_many_ends_the_session() {
+    let start = Instant::now_for_tests();
+    let client_rate = Rate {
+        frames_max: Some(2),
+        bytes_max: None,
+    };
+    let limits = Limits {
+        client_rate,
+        ..Limits::default()
+    };
+    let mut session = Session::new(limits, start);
+    for _ in 0..4 {
+        session.on_control(Side::Client, Control::Ping(b""), start);
+        let _ = session.on_data_header(Side::Upstream, start);
+        assert_eq!(
+            session.on_data_header(Side::Client, start),
+            Verdict::Forward
+        );
+    }
+    let _ = actions(&mut session);
+    // Eight frames are the burst of two a second; half a second is worth the ninth.
+    let later = start + SECOND / 2;
+    assert_eq!(
+        session.on_data_header(Side::Client, later),
+        Verdict::Forward
+    );
+    assert_eq!(
+        session.on_data_header(Side::Client, later),
+        Verdict::Discard
+    );
+    let actions = actions(&mut session);
+    assert!(tells(&actions, "frame_rate_exceeded"), "{actions:?}");
+    let closes = [(Side::Client, Some(1008)), (Side::Upstream, Some(1001))];
+    assert_eq!(codes(&actions), closes);
+}
+
+#[test]
+fn an_upstream_that_counts_is_heard_out() {
+    let gone = |session: &mut Session, now| session.on_lost(Side::Client, Lost::EndOfStream, now);
+    let closed = |session: &mut Session, now| {
+        session.on_control(Side::Client, Control::Close(close(1000, "")), now);
+    };
+    let ways: [(&str, &dyn Fn(&mut Session, Instant)); 2] = [("gone", &gone), ("closed", &closed)];
+    for (way, leave) in ways {
+        let start = Instant::now_for_tests();
+        let mut session = Session::new(Limits::default(), start).parting(Some(PARTING));
+        leave(&mut session, start);
+        let asked = actions(&mut session);
+        let ask = Action::Event(Side::Upstream, r#"{"type":"session.close"}"#.into());
+        assert!(asked.contains(&ask), "{way}: {asked:?}");
+        assert!(
+            !codes(&asked)
+                .iter()
+                .any(|(side, _)| *side == Side::Upstream)
+        );
+        // It goes on to speak; nobody gets it, but its usage counts.
+        assert_eq!(
+            session.on_data_header(Side::Upstream, start),
+            Verdict::Discard
+        );
+        let done = r#"{"type":"response.done","response":{"usage":{"total_tokens":7}}}"#;
+        show(&mut session, "response.done", done, start);
+        session.on_bytes(Side::Upstream, 100, start + SECOND / 2);
+        session.on_timeout(start + SECOND);
+        assert_eq!(actions(&mut session), [], "{way}");
+        show(
+            &mut session,
+            "session.closed",
+            r#"{"type":"session.closed"}"#,
+            start,
+        );
+        assert_eq!(
+            codes(&actions(&mut session)),
+            [(Side::Upstream, Some(1001))],
+            "{way}"
+        );
+        assert_eq!(session.into_summary(start).usage.total_tokens, 7);
+    }
+}
+
+#[test]
+fn an_upstream_is_heard_out_for_a_bounded_time() {
+    let start = Instant::now_for_tests();
+    let mut silent = Session::new(Limits::default(), start).parting(Some(PARTING));
+    silent.on_lost(Side::Client, Lost::Broken, start);
+    let _ = actions(&mut silent);
+    assert_eq!(until_it_acts(&mut silent, start).0, SECOND);
+    let mut endless = Session::new(Limits::default(), start).parting(Some(PARTING));
+    endless.on_lost(Side::Client, Lost::Broken, start);
+    let _ = actions(&mut endless);
+    for tenth in 1..100 {
+        let now = start + tenth * SECOND / 10;
+        endless.on_bytes(Side::Upstream, 1, now);
+        endless.on_timeout(now);
+        if !codes(&actions(&mut endless)).is_empty() {
+            assert_eq!(now, start + 5 * SECOND);
+            return;
+        }
+    }
+    panic!("heard out for ever");
+}
+
+#[test]
+fn what_is_forbidden_ends_the_session_in_the_words_of_the_policy() {
+    let (mut session, now) = session();
+    session.on_answer("answer".into());
+    session.on_forbidden(farewell(), now);
+    session.on_answer("too late".into());
+    let actions = actions(&mut session);
+    assert_eq!(actions[0], Action::Event(Side::Client, "answer".into()));
+    assert_eq!(actions[1], Action::Event(Side::Client, farewell().event));
+    let closes = [(Side::Client, Some(1008)), (Side::Upstream, Some(1001))];
+    assert_eq!(codes(&actions), closes);
+    assert_eq!(actions.len(), 6);
+}
+
 #[derive(Clone, Debug)]
 enum Happening {
     Bytes(Side),
+    Partial(Side),
+    Blocked(Side),
+    Paused(Side),
+    Resumed(Side),
+    Answer,
+    Forbidden,
+    LastEvent,
     Data(Side),
     Ping(Side),
     Close(Side),
@@ -449,6 +722,13 @@ fn any_happening() -> impl Strategy<Value = Happening> {
     let side = || prop_oneof![Just(Side::Client), Just(Side::Upstream)];
     prop_oneof![
         side().prop_map(Happening::Bytes),
+        side().prop_map(Happening::Partial),
+        side().prop_map(Happening::Blocked),
+        side().prop_map(Happening::Paused),
+        side().prop_map(Happening::Resumed),
+        Just(Happening::Answer),
+        Just(Happening::Forbidden),
+        Just(Happening::LastEvent),
         side().prop_map(Happening::Data),
         side().prop_map(Happening::Ping),
         side().prop_map(Happening::Close),
@@ -464,16 +744,36 @@ proptest! {
     /// Whatever happens in whatever order: at most one close frame a side, never with a code that must
     /// not be on the wire; nothing is said behind it; once the end has begun it comes within the limits.
     #[test]
-    fn any_order_of_happenings_ends_well(happenings in proptest::collection::vec(any_happening(), 0..40)) {
-        let (mut session, start) = session();
+    fn any_order_of_happenings_ends_well(
+        happenings in proptest::collection::vec(any_happening(), 0..40),
+        parts in any::<bool>(),
+        limited in any::<bool>(),
+    ) {
+        let start = Instant::now_for_tests();
+        let limits = Limits {
+            client_rate: Rate { frames_max: limited.then_some(1), bytes_max: limited.then_some(10) },
+            idle_max: limited.then_some(40 * SECOND),
+            ..Limits::default()
+        };
+        let mut session = Session::new(limits, start).parting(parts.then_some(PARTING));
         let mut now = start;
         let mut closed = [false, false];
         let mut broken = [false, false];
         let mut over = false;
         for happening in happenings {
             match happening {
-                Happening::Bytes(side) => session.on_bytes(side, 10),
-                Happening::Data(side) => { let _ = session.on_data_header(side); }
+                Happening::Bytes(side) => session.on_bytes(side, 10, now),
+                Happening::Partial(side) => session.on_partial_frame(side, now),
+                Happening::Blocked(side) => session.on_write_blocked(side, now),
+                Happening::Paused(side) => session.on_read_paused(side),
+                Happening::Resumed(side) => session.on_read_resumed(side, now),
+                Happening::Answer => session.on_answer("{}".into()),
+                Happening::Forbidden => session.on_forbidden(farewell(), now),
+                Happening::LastEvent => {
+                    let message = Message { kind: MessageKind::Text, event_type: EventType::Found("session.closed") };
+                    session.on_data_end(Side::Upstream, Some(message), now);
+                }
+                Happening::Data(side) => { let _ = session.on_data_header(side, now); }
                 Happening::Ping(side) => session.on_control(side, Control::Ping(b""), now),
                 Happening::Close(side) => session.on_control(side, Control::Close(close(4000, "x")), now),
                 Happening::Violation(side) => session.on_violation(side, Violation::CloseCode, now),

@@ -1,6 +1,6 @@
 //! `run`: the relay as a process.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
@@ -48,6 +48,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         "ws"
     };
     let listen = resolved.config.server.listen;
+    let admin = resolved.config.admin.clone();
     let mut credentials = Credentials::new(&resolved.config, &arguments.resolve)?;
     let options = Options {
         tls,
@@ -56,25 +57,33 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         watched_keys: credentials.watched_keys,
         key_readers: credentials.vault.readers(),
         metrics,
+        ..Options::default()
     };
 
     runtime()?.block_on(async {
         credentials.vault.fill().await?;
         let _watching = credentials.vault.watch();
-        let gateway = Gateway::new(resolved.config, options)
+        let mut gateway = Gateway::new(resolved.config, options)
             .map_err(|error| Exit::Configuration(format!("error: {error}")))?;
         if arguments.require_ready {
             require_ready(&gateway).await?;
         }
-        let listener = TcpListener::bind(listen)
-            .await
-            .map_err(|error| Exit::Unavailable(format!("cannot listen on {listen}: {error}")))?;
-        let address = listener
-            .local_addr()
-            .context("the listener has no address")?;
+        let (listener, address) = bind(listen).await?;
+        let operators = match &admin {
+            Some(admin) => {
+                let (listener, address) = bind(admin.listen).await?;
+                gateway = gateway.with_admin(listener, admin);
+                Some(address)
+            }
+            None => None,
+        };
         let shutdown = shutdown_signal()?;
         output::line(&format!("listening on {scheme}://{address}"))?;
         info!(%address, scheme, "listening");
+        if let Some(address) = operators {
+            output::line(&format!("operators on http://{address}"))?;
+            info!(%address, "listening for operators");
+        }
         tell_service_manager(NotifyState::Ready);
         let shutdown = async {
             shutdown.await;
@@ -91,6 +100,16 @@ fn tell_service_manager(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         warn!(%error, "the service manager could not be told");
     }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Exit> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| Exit::Unavailable(format!("cannot listen on {address}: {error}")))?;
+    let bound = listener
+        .local_addr()
+        .context("the listener has no address")?;
+    Ok((listener, bound))
 }
 
 /// A runtime for a process of this binary.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use talkline_auth::FailureRules;
+
 use crate::{Limits, Problem, reader::Reader};
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
@@ -9,6 +11,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Limits {
         sessions_max: count(reader, "maxSessions"),
         handshakes_max: count(reader, "maxHandshakes"),
         handshakes_per_source_max: count(reader, "maxHandshakesPerSource"),
+        failures: FailureRules {
+            source_failures_max: failures(reader, "maxFailuresPerSource"),
+            failures_max: failures(reader, "maxFailures"),
+            window: duration(reader, "failureWindow"),
+            ..FailureRules::default()
+        },
         request_header_bytes_max: count(reader, "maxRequestHeaderSize"),
         client_handshake_timeout: duration(reader, "clientHandshakeTimeout"),
         dns_timeout: duration(reader, "dnsTimeout"),
@@ -70,4 +78,8 @@ fn duration(reader: &mut Reader<'_>, key: &str) -> Duration {
 
 fn count(reader: &mut Reader<'_>, key: &str) -> usize {
     usize::try_from(reader.amount(&["limits", key])).unwrap_or(usize::MAX)
+}
+
+fn failures(reader: &mut Reader<'_>, key: &str) -> u32 {
+    u32::try_from(reader.amount(&["limits", key])).unwrap_or(u32::MAX)
 }

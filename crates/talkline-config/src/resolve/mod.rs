@@ -1,14 +1,17 @@
 //! From inputs to a configuration, or to everything that is wrong with them.
 
+mod access;
 mod admin;
 mod clients;
 mod limits;
 mod names;
+mod oidc;
 mod prices;
 mod provider;
 mod providers;
 mod selection;
 mod server;
+mod tokens;
 
 use std::collections::BTreeSet;
 
@@ -87,9 +90,11 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let limits = limits::read(reader);
     let prices = prices::read(reader);
     let admin = admin::read(reader, &providers);
+    let tokens = tokens::read(reader, &providers);
     Some(Config {
         server: server?,
         clients: clients?,
+        tokens: tokens?,
         admin,
         routes: providers.routes?,
         transport: transport?,

@@ -63,6 +63,8 @@ pub enum UpstreamLoss {
     ProtocolViolation,
     /// Nothing came after a ping.
     PingTimeout,
+    /// It took no bytes, or did not go on with a frame.
+    Stalled,
 }
 
 impl UpstreamLoss {
@@ -72,6 +74,7 @@ impl UpstreamLoss {
             UpstreamLoss::Disconnected => "upstream_disconnected",
             UpstreamLoss::ProtocolViolation => "upstream_protocol_violation",
             UpstreamLoss::PingTimeout => "upstream_ping_timeout",
+            UpstreamLoss::Stalled => "upstream_stalled",
         }
     }
 }

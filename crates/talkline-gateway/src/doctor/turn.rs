@@ -147,10 +147,7 @@ fn for_one_caller(config: &Config, key: &Secret) -> Config {
     config.server.listen = ([127, 0, 0, 1], 0).into();
     config.server.tls = None;
     config.clients.allow_anonymous = false;
-    config.clients.keys = ClientKeys::new(vec![ClientKey {
-        name: "doctor".into(),
-        secret: key.clone(),
-    }]);
+    config.clients.keys = ClientKeys::new(vec![ClientKey::unrestricted("doctor", key.clone())]);
     config.limits.drain_grace = Duration::from_millis(100);
     config
 }

@@ -1,14 +1,16 @@
 //! A client and an upstream on the outer ends of a relay, and a reader of frames that shares no code
 //! with the product.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use talkline_session::Inspect;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::{Leg, Limits, Options, Session, Stop, Summary, UpstreamMasking, relay};
+use crate::{Budget, Leg, Limits, Options, Session, Stop, Summary, UpstreamMasking, relay};
 
 pub(super) const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
@@ -207,6 +209,8 @@ pub(super) struct Talk {
 pub(super) struct Setup {
     pub(super) limits: Limits,
     pub(super) masking: UpstreamMasking,
+    pub(super) budget: Option<Arc<Budget>>,
+    pub(super) guard: Option<Box<dyn Inspect>>,
     pub(super) pipe_bytes: usize,
     pub(super) client_early: Bytes,
     pub(super) upstream_early: Bytes,
@@ -221,6 +225,8 @@ impl Default for Setup {
                 ..Limits::default()
             },
             masking: UpstreamMasking::Verbatim,
+            budget: None,
+            guard: None,
             pipe_bytes: 1 << 20,
             client_early: Bytes::new(),
             upstream_early: Bytes::new(),
@@ -240,9 +246,13 @@ impl Setup {
             io: upstream,
             early: self.upstream_early,
         };
-        let session = Session::new(self.limits, now());
+        let mut session = Session::new(self.limits, now());
+        if let Some(guard) = self.guard {
+            session = session.guarded(guard);
+        }
         let options = Options {
             upstream_masking: self.masking,
+            budget: self.budget,
         };
         let (stop, stopped) = oneshot::channel();
         let stopped = async {

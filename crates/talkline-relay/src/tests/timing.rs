@@ -114,11 +114,9 @@ async fn an_upstream_that_answers_no_ping_is_dead_after_20_seconds() {
     let start = now();
     talk.client.expect(PING, b"").await;
     talk.client.send(&masked(PONG, b"")).await;
-    talk.client.expect(PING, b"").await;
-    talk.client.send(&masked(PONG, b"")).await;
     talk.client.expect_error("upstream_ping_timeout").await;
     talk.client.expect_close(1011).await;
-    check_elapsed(start, 35 * SECOND, 35 * SECOND + Duration::from_millis(100));
+    check_elapsed(start, 20 * SECOND, 20 * SECOND + Duration::from_millis(100));
     drop(talk.client);
     let summary = talk.relayed.await.unwrap();
     assert_eq!(
@@ -131,12 +129,10 @@ async fn an_upstream_that_answers_no_ping_is_dead_after_20_seconds() {
 async fn a_client_that_answers_no_ping_is_dead_after_20_seconds() {
     let mut talk = pinging();
     let start = now();
-    for _ in 0..2 {
-        talk.upstream.expect(PING, b"").await;
-        talk.upstream.send(&plain(PONG, b"")).await;
-    }
+    talk.upstream.expect(PING, b"").await;
+    talk.upstream.send(&plain(PONG, b"")).await;
     talk.upstream.expect_close(1001).await;
-    check_elapsed(start, 35 * SECOND, 35 * SECOND + Duration::from_millis(100));
+    check_elapsed(start, 20 * SECOND, 20 * SECOND + Duration::from_millis(100));
     let summary = talk.relayed.await.unwrap();
     assert_eq!(
         (summary.end.by, summary.end.kind),
@@ -159,6 +155,7 @@ async fn any_byte_is_a_sign_of_life() {
 async fn an_upstream_that_is_not_read_is_not_blamed_for_its_silence() {
     let limits = Limits {
         ping_interval: Some(15 * SECOND),
+        stall_timeout: None,
         ..Limits::default()
     };
     let mut talk = Setup {

@@ -173,8 +173,18 @@ mod tests {
     fn azure_goes_through_the_relay() {
         for configured in [GatewayRelay, Webrtc] {
             check(Azure, configured, None, "gateway-relay azure_through_relay");
-            check(Azure, configured, Webrtc, "gateway-relay azure_through_relay");
-            check(Azure, configured, ProviderWebsocket, "gateway-relay azure_through_relay");
+            check(
+                Azure,
+                configured,
+                Webrtc,
+                "gateway-relay azure_through_relay",
+            );
+            check(
+                Azure,
+                configured,
+                ProviderWebsocket,
+                "gateway-relay azure_through_relay",
+            );
             check(Azure, configured, GatewayRelay, "gateway-relay as_asked");
             check(Azure, configured, ManagedRoom, "transport_unsupported");
             assert_eq!(offered(configured, Azure), [GatewayRelay]);
@@ -200,7 +210,11 @@ mod tests {
     #[test]
     fn a_refusal_names_what_is_possible() {
         let refusal = choose(Webrtc, OpenAi, Some(ManagedRoom)).unwrap_err();
-        assert!(refusal.message().ends_with("ask for webrtc or gateway-relay"));
+        assert!(
+            refusal
+                .message()
+                .ends_with("ask for webrtc or gateway-relay")
+        );
         assert_eq!(parse("webrtc").unwrap(), Webrtc);
         assert_eq!(parse("telepathy").unwrap_err().code(), "unknown_transport");
     }

@@ -66,9 +66,11 @@ where
             "the body has to be Content-Type: application/json",
         ));
     }
-    // The message of serde_json names fields and positions, and quotes nothing but field names and
-    // short values that the caller itself sent.
-    serde_json::from_slice(&bytes).map_err(|error| bad(format!("the body does not fit: {error}")))
+    // serde_json's messages name fields and positions, and quote nothing but what the caller itself
+    // sent.
+    let refuse = |error: serde_json::Error| bad(format!("the body does not fit: {error}"));
+    let StrictObject(map) = serde_json::from_slice(&bytes).map_err(refuse)?;
+    T::deserialize(Value::Object(map)).map_err(refuse)
 }
 
 fn bad(message: impl Into<std::borrow::Cow<'static, str>>) -> HttpRefusal {
@@ -87,17 +89,15 @@ fn is_json(headers: &HeaderMap) -> bool {
     let json = parts
         .next()
         .is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
-    json && parts.all(|parameter| {
-        parameter.is_empty() || parameter.eq_ignore_ascii_case("charset=utf-8")
-    })
+    json && parts
+        .all(|parameter| parameter.is_empty() || parameter.eq_ignore_ascii_case("charset=utf-8"))
 }
 
 /// A JSON object in which no key stands twice, at any depth.
 ///
 /// serde_json keeps the last of two equal keys, other parsers the first: what is checked here and
 /// what is obeyed elsewhere could differ.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct StrictObject(pub(super) Map<String, Value>);
+struct StrictObject(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for StrictObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -182,7 +182,7 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Sample {
         model: Option<String>,
-        session: Option<StrictObject>,
+        session: Option<Map<String, Value>>,
     }
 
     async fn check(content_type: &str, body: impl Into<Bytes>, expected: &str) {
@@ -207,15 +207,43 @@ mod tests {
         check("", "", "None false").await;
         check(JSON, "{}", "None false").await;
         check("Application/JSON; charset=UTF-8", "{}", "None false").await;
-        check(JSON, r#"{"model":"m","session":{"a":[1,{"b":null}]}}"#, "Some(\"m\") true").await;
-        for content_type in ["", "text/plain", "application/x-www-form-urlencoded", "application/json5", "application/json; charset=utf-16"] {
+        check(
+            JSON,
+            r#"{"model":"m","session":{"a":[1,{"b":null}]}}"#,
+            "Some(\"m\") true",
+        )
+        .await;
+        for content_type in [
+            "",
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/json5",
+            "application/json; charset=utf-16",
+        ] {
             check(content_type, "{}", "content_type").await;
         }
-        for body in ["{", "[]x", "null x", "{} {}", r#"{"mode":1}"#, r#"{"model":1}"#, r#"{"session":[]}"#,
-            r#"{"model":"a","model":"b"}"#, r#"{"session":{"a":1,"a":2}}"#, r#"{"session":{"a":[{"b":1,"\u0062":2}]}}"#, "\u{feff}{}"] {
+        for body in [
+            "{",
+            "[]",
+            "[null,null]",
+            "null",
+            "{} {}",
+            r#"{"mode":1}"#,
+            r#"{"model":1}"#,
+            r#"{"session":[]}"#,
+            r#"{"model":"a","model":"b"}"#,
+            r#"{"session":{"a":1,"a":2}}"#,
+            r#"{"session":{"a":[{"b":1,"\u0062":2}]}}"#,
+            "\u{feff}{}",
+        ] {
             check(JSON, body, "invalid_body").await;
         }
-        check(JSON, format!("{{\"session\":{}", "[".repeat(9000)), "invalid_body").await;
+        check(
+            JSON,
+            format!("{{\"session\":{}", "[".repeat(9000)),
+            "invalid_body",
+        )
+        .await;
         check(JSON, vec![b' '; BODY_BYTES_MAX + 1], "body_too_large").await;
     }
 

@@ -1,0 +1,270 @@
+//! Limits while they are live: a client's place, its budget, and the end of both.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use talkline_auth::{
+    Client, ClientLimits, Exhausted, Lease, LeaseRequest, LimitRefusal, Moment, SessionBudget,
+    SessionRef, StoreError, Usage,
+};
+use talkline_session::{ErrorEvent, ResponseUsage, Stop};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, interval_at, timeout},
+};
+use tracing::{debug, warn};
+
+use crate::{admit::unauthorised, refusal::HttpRefusal, server::Shared};
+
+/// How often a store that others share is asked whether a session has been revoked.
+const REVOCATION_POLL: Duration = Duration::from_secs(1);
+/// Longest wait for a store's answer.
+const STORE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// The time as limits want it.
+pub(crate) fn now() -> Moment {
+    Moment {
+        monotonic: std::time::Instant::now(),
+        wall: SystemTime::now(),
+    }
+}
+
+/// Takes one of the client's places. It is given back when the lease is dropped.
+///
+/// # Errors
+///
+/// 429 or 403 by the client's limits, 503 when they cannot be counted.
+///
+/// # Cancel safety
+///
+/// Dropping the future gives back what was taken.
+pub(crate) async fn lease(
+    client: &Client,
+    session: &str,
+    shared: &Shared,
+) -> Result<Lease, HttpRefusal> {
+    let identity = client.identity();
+    let request = LeaseRequest {
+        who: SessionRef {
+            client: &identity.name,
+            session,
+            token: client.token_id(),
+        },
+        limits: &identity.limits,
+    };
+    let leased = timeout(STORE_TIME_MAX, shared.store.lease(request, now())).await;
+    leased
+        .unwrap_or_else(|_| {
+            let silent = StoreError::Unavailable("it does not answer".into());
+            Err(LimitRefusal::Store(silent))
+        })
+        .map_err(|refusal| {
+            let answer = unauthorised(refusal.status(), refusal.code(), refusal.to_string());
+            match refusal.retry_after() {
+                Some(wait) => answer.with_retry_after(wait),
+                None => answer,
+            }
+        })
+}
+
+/// What one session uses. Clones count together.
+#[derive(Clone)]
+pub(crate) struct Meter(Arc<Metered>);
+
+struct Metered {
+    limits: ClientLimits,
+    counts: Mutex<Counts>,
+    changed: Notify,
+}
+
+struct Counts {
+    budget: SessionBudget,
+    /// Used, but not yet told to the store.
+    pending: Usage,
+    exhausted: Option<Exhausted>,
+}
+
+impl Meter {
+    pub(crate) fn new(limits: &ClientLimits) -> Self {
+        Self(Arc::new(Metered {
+            limits: *limits,
+            counts: Mutex::new(Counts {
+                budget: SessionBudget::new(limits),
+                pending: Usage::default(),
+                exhausted: None,
+            }),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Counts what a response cost. It is called while the response's last event passes, so it only
+    /// adds; [`watch`] does the rest.
+    pub(crate) fn observer(&self) -> impl FnMut(&ResponseUsage) + Send + 'static {
+        let meter = self.clone();
+        move |response| {
+            let tokens = response.usage.map_or(0, |usage| usage.total_tokens);
+            let used = Usage::response(tokens);
+            {
+                let mut counts = meter.counts();
+                counts.pending = counts.pending.plus(used);
+                let exhausted = counts.budget.spend(used);
+                counts.exhausted = counts.exhausted.or(exhausted);
+            }
+            meter.0.changed.notify_one();
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        // Nothing panics while it is held.
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_daily_budget(&self) -> bool {
+        self.0.limits.responses_per_day.is_some() || self.0.limits.tokens_per_day.is_some()
+    }
+
+    /// Tells the store what was used since it was last told, and whether that was the last of
+    /// anything.
+    async fn settle(&self, client: &str, shared: &Shared) -> Option<Exhausted> {
+        let (pending, exhausted) = {
+            let mut counts = self.counts();
+            (std::mem::take(&mut counts.pending), counts.exhausted)
+        };
+        if !self.has_daily_budget() || pending == Usage::default() {
+            return exhausted;
+        }
+        let spent = timeout(STORE_TIME_MAX, shared.store.spend(client, pending, now())).await;
+        match spent {
+            Ok(Ok(day)) => exhausted.or_else(|| Exhausted::day(&self.0.limits, day)),
+            Ok(Err(error)) => {
+                warn!(%error, "usage could not be written down");
+                exhausted
+            }
+            Err(_) => {
+                warn!("usage could not be written down: the limit store does not answer");
+                exhausted
+            }
+        }
+    }
+
+    /// Tells the store what the session used at its very end.
+    ///
+    /// # Cancel safety
+    ///
+    /// The store may or may not know.
+    pub(crate) async fn close(&self, client: &str, shared: &Shared) {
+        self.settle(client, shared).await;
+    }
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meter")
+            .field("used", &self.counts().budget.used())
+            .finish()
+    }
+}
+
+/// A session whose limits are watched.
+pub(crate) struct Watched<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) lease: &'a Lease,
+    pub(crate) meter: &'a Meter,
+}
+
+/// Completes when the session has to end: its budget is used up, or somebody took it away. Renews
+/// the lease meanwhile.
+///
+/// # Cancel safety
+///
+/// Nothing is lost but a renewal.
+pub(crate) async fn watch(
+    watched: Watched<'_>,
+    mut revocations: watch::Receiver<u64>,
+    shared: &Shared,
+) -> Stop {
+    let Watched {
+        client,
+        lease,
+        meter,
+    } = watched;
+    let name = &client.identity().name;
+    let who = SessionRef {
+        client: name,
+        session: lease.session(),
+        token: client.token_id(),
+    };
+    // A store of this process alone changes by this process alone, which says so.
+    let is_shared = lease.renew_every().is_some();
+    let every = |period: Duration| interval_at(Instant::now() + period, period);
+    let mut poll = every(REVOCATION_POLL);
+    let mut renewal = every(lease.renew_every().unwrap_or(REVOCATION_POLL));
+    loop {
+        let ask = tokio::select! {
+            () = meter.0.changed.notified() => {
+                if let Some(exhausted) = meter.settle(name, shared).await {
+                    return over_budget(exhausted);
+                }
+                false
+            }
+            // The other end lives as long as the service.
+            changed = revocations.changed() => changed.is_ok(),
+            _ = poll.tick(), if is_shared => true,
+            _ = renewal.tick(), if is_shared => {
+                let renewed = timeout(STORE_TIME_MAX, shared.store.renew(lease, now())).await;
+                if !matches!(renewed, Ok(Ok(()))) {
+                    warn!("a session's place could not be renewed");
+                }
+                false
+            }
+        };
+        if ask {
+            match timeout(STORE_TIME_MAX, shared.store.revoked(who, now())).await {
+                Ok(Ok(true)) => return revoked(),
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => debug!(%error, "the limit store does not say what is revoked"),
+                Err(_) => debug!("the limit store does not answer"),
+            }
+        }
+    }
+}
+
+fn over_budget(exhausted: Exhausted) -> Stop {
+    let message =
+        format!("{exhausted}. Next step: ask the operator for more, or wait for the next day.");
+    stop(
+        "event_budget_exhausted",
+        "rate_limit_error",
+        exhausted.code(),
+        &message,
+    )
+}
+
+fn revoked() -> Stop {
+    stop(
+        "event_access_revoked",
+        "authentication_error",
+        "access_revoked",
+        "Access to this session has been revoked. Next step: ask the operator.",
+    )
+}
+
+fn stop(event_id: &str, kind: &str, code: &str, message: &str) -> Stop {
+    Stop {
+        code: 1008,
+        reason: code.to_owned(),
+        event: Some(
+            ErrorEvent {
+                event_id,
+                kind,
+                code,
+                message,
+                param: None,
+            }
+            .to_json(),
+        ),
+    }
+}
