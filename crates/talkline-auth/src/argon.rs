@@ -66,6 +66,11 @@ impl FromStr for Argon2Hash {
         if hash.algorithm.as_str() != "argon2id" || hash.version != Some(0x13) {
             return Err(Argon2HashError::Algorithm);
         }
+        // Left out they would mean the library's defaults, which may change.
+        let written = |name| hash.params.get_decimal(name).is_some();
+        if !["m", "t", "p"].into_iter().all(written) {
+            return Err(form);
+        }
         let params = Params::try_from(&hash).map_err(|_| form)?;
         if params.m_cost() > MEMORY_KIB_MAX
             || params.t_cost() > PASSES_MAX
@@ -129,7 +134,7 @@ pub(crate) mod tests {
     }
 
     /// What the `argon2` command of the reference implementation prints for
-    /// `echo -n password | argon2 somesalt -id -t 2 -m 16 -p 4 -l 24 -e`.
+    /// `echo -n password | argon2 somesalt -id -t 2 -m 16 -p 1 -l 32 -e`.
     #[test]
     fn hashes_of_the_reference_implementation_are_read() {
         let hash: Argon2Hash =

@@ -39,6 +39,9 @@ pub const LIFETIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// How much the clocks of replicas may differ for a token to be valid from its first moment.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
+/// Longest session that a token can speak of; there is no longer one.
+const SESSION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Longest name, model, policy or origin in a token.
 const NAME_BYTES_MAX: usize = 256;
 

@@ -499,7 +499,10 @@ where
         client,
         upstream,
         session,
-        RelayOptions { upstream_masking },
+        RelayOptions {
+            upstream_masking,
+            ..RelayOptions::default()
+        },
         stop,
     )
     .await;

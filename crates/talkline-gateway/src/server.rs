@@ -10,8 +10,8 @@ use std::{
 
 use rustls::ServerConfig;
 use talkline_auth::{
-    FailureRules, KeyCell, KeyFiles, KeyRing, LimitStore, MemoryBounds, MemoryStore, Moment,
-    RingKey, Source, SourcePermits, TokenCell, TokenSource, grant::LIFETIME_DEFAULT,
+    KeyCell, KeyFiles, KeyRing, LimitStore, MemoryBounds, MemoryStore, Moment, RingKey, Source,
+    SourcePermits, TokenCell, TokenSource,
 };
 use talkline_config::{Config, Prices, Refusals, Routes, Transport};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
@@ -164,8 +164,9 @@ impl Gateway {
         let dialer = Dialer::new(tls::client_config()?, timeouts, options.resolve);
         let clients = config.clients.keys;
         let gate = Gate::new(GateParts {
-            ring: own_ring(),
-            token_lifetime: LIFETIME_DEFAULT,
+            ring: KeyRing::new(config.tokens.keys, config.tokens.audience.as_str())
+                .unwrap_or_else(|| own_ring(&config.tokens.audience)),
+            token_lifetime: config.tokens.lifetime,
             origins: OriginPolicy {
                 allowed: config.server.allowed_origins,
                 own_hosts: config.server.allowed_hosts,
@@ -176,7 +177,7 @@ impl Gateway {
             },
             proxies: TrustedProxies::new(config.server.trusted_proxies),
             jwks: Jwks::new(clients.issuers(), dialer.clone()),
-            failures: FailureRules::default(),
+            failures: limits.failures,
             clients,
         });
         let per_source = u32::try_from(limits.handshakes_per_source_max).unwrap_or(u32::MAX);
@@ -429,10 +430,10 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// A ring of this process alone: its tokens are good for no other, and for none after a restart.
-fn own_ring() -> KeyRing {
+fn own_ring(audience: &str) -> KeyRing {
     let mut random = [0; 32];
     getrandom::fill(&mut random).expect("the operating system has randomness");
-    KeyRing::new(vec![RingKey::ephemeral(&random)], "talkline").expect("there is one key")
+    KeyRing::new(vec![RingKey::ephemeral(&random)], audience).expect("there is one key")
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

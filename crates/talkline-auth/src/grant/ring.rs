@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation};
 
 use super::{
-    CLOCK_SKEW, Grant, GrantLimits, LIFETIME_MAX, MintError, Minted, NAME_BYTES_MAX,
+    CLOCK_SKEW, Grant, GrantLimits, LIFETIME_MAX, MintError, Minted, NAME_BYTES_MAX, SESSION_MAX,
     SETTINGS_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_PREFIX, TokenId, TokenRefusal, Verified,
     claims::{Claims, Header},
 };
@@ -220,7 +220,7 @@ impl KeyRing {
             seconds: grant
                 .limits
                 .session_duration_max
-                .map(|max| max.as_secs().max(1)),
+                .map(|max| max.min(SESSION_MAX).as_secs().max(1)),
             responses: grant.limits.responses_max,
             tokens: grant.limits.tokens_max,
             sealed,
@@ -369,7 +369,9 @@ fn grant(claims: Claims, settings: Option<String>) -> Grant {
         policy: claims.policy,
         session: settings,
         limits: GrantLimits {
-            session_duration_max: claims.seconds.map(Duration::from_secs),
+            session_duration_max: claims
+                .seconds
+                .map(|seconds| Duration::from_secs(seconds).min(SESSION_MAX)),
             responses_max: claims.responses,
             tokens_max: claims.tokens,
         },

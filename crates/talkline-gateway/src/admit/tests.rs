@@ -1,4 +1,4 @@
-use talkline_auth::{ClientKey, Grant, RingKey, Secret};
+use talkline_auth::{ClientKey, FailureRules, Grant, RingKey, Secret};
 
 use super::*;
 use crate::{

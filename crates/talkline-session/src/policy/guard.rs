@@ -85,6 +85,8 @@ pub struct Guard {
     setup: Setup,
     append: Append,
     is_appending: bool,
+    /// Of the client's message that is being looked at.
+    kind: MessageKind,
     opening: Opening,
     answers: u64,
 }
@@ -114,6 +116,7 @@ impl Guard {
             setup,
             append,
             is_appending: false,
+            kind: MessageKind::Text,
             opening: Opening::Unsent,
             answers: 0,
         })
@@ -139,10 +142,10 @@ impl Guard {
 
     /// The first frame header of a message came.
     #[must_use]
-    pub fn begin(&mut self, from: Side, _kind: MessageKind) -> Watch {
+    pub fn begin(&mut self, from: Side, kind: MessageKind) -> Watch {
         match from {
             Side::Client => {
-                self.append.restart();
+                self.kind = kind;
                 self.is_appending = false;
                 Watch::Look
             }
@@ -156,10 +159,10 @@ impl Guard {
     ///
     /// The verdict depends on the first [`HEAD_BYTES_MAX`] bytes alone, not on how they came in.
     #[must_use]
-    pub fn look(&mut self, from: Side, kind: MessageKind, head: &[u8], complete: bool) -> Look {
+    pub fn look(&mut self, from: Side, head: &[u8], complete: bool) -> Look {
         let is_last = complete || head.len() >= HEAD_BYTES_MAX;
         match (from, self.policy.rules()) {
-            (Side::Client, Some(_)) => self.look_for_audio(kind, head, is_last, complete),
+            (Side::Client, Some(_)) => self.look_for_audio(head, is_last, complete),
             (Side::Client, None) => match glance(head) {
                 Glance::Unknown if !is_last => Look::More,
                 Glance::Type(name) if !is_settings_update(name) => Look::Stream,
@@ -175,15 +178,9 @@ impl Guard {
         }
     }
 
-    fn look_for_audio(
-        &mut self,
-        kind: MessageKind,
-        head: &[u8],
-        is_last: bool,
-        complete: bool,
-    ) -> Look {
+    fn look_for_audio(&mut self, head: &[u8], is_last: bool, complete: bool) -> Look {
         // A binary message is not known to be UTF-8, and no SDK sends audio in one.
-        if kind == MessageKind::Binary {
+        if self.kind == MessageKind::Binary {
             return Look::Hold;
         }
         self.append.restart();

@@ -42,7 +42,7 @@ fn upstream(guard: &mut Guard, message: &str) -> Decision {
     }
     let head = &message.as_bytes()[..message.len().min(HEAD_BYTES_MAX)];
     let complete = head.len() == message.len();
-    match guard.look(Side::Upstream, Text, head, complete) {
+    match guard.look(Side::Upstream, head, complete) {
         Look::Hold => guard.decide(Side::Upstream, Text, message.as_bytes()),
         Look::Stream => Decision::Forward,
         Look::More => panic!("no verdict on {message}"),
@@ -291,11 +291,8 @@ fn audio_of_the_upstream_is_passed_after_a_glance() {
         let message = format!("{start}{long}\"}}");
         let head = &message.as_bytes()[..HEAD_BYTES_MAX];
         assert_eq!(guard.begin(Side::Upstream, Text), Watch::Look);
-        assert_eq!(
-            guard.look(Side::Upstream, Text, &head[..5], false),
-            Look::More
-        );
-        assert_eq!(guard.look(Side::Upstream, Text, head, false), Look::Stream);
+        assert_eq!(guard.look(Side::Upstream, &head[..5], false), Look::More);
+        assert_eq!(guard.look(Side::Upstream, head, false), Look::Stream);
     }
 }
 
@@ -352,7 +349,7 @@ fn helpers_hold_settings_alone() {
     let mut check = |head: &str, want: Look| {
         let head = &head.as_bytes()[..head.len().min(HEAD_BYTES_MAX)];
         assert_eq!(guard.begin(Side::Client, Text), Watch::Look);
-        assert_eq!(guard.look(Side::Client, Text, head, false), want);
+        assert_eq!(guard.look(Side::Client, head, false), want);
         assert_eq!(guard.stream(Side::Client, b"anything"), Ok(()));
         assert_eq!(guard.stream_end(Side::Client), Ok(()));
     };

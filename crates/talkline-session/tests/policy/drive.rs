@@ -34,7 +34,7 @@ pub(crate) fn send(
             None => {
                 let head = &message[..end.min(HEAD_BYTES_MAX)];
                 let complete = end == message.len() && end <= HEAD_BYTES_MAX;
-                match guard.look(side, kind, head, complete) {
+                match guard.look(side, head, complete) {
                     Look::More => assert!(!complete && head.len() < HEAD_BYTES_MAX, "no verdict"),
                     Look::Hold => return Verdict::Decided(guard.decide(side, kind, message)),
                     Look::Stream => {
