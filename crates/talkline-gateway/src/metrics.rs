@@ -249,8 +249,12 @@ pub(crate) fn outcome(summary: &Summary) -> &'static str {
         (EndKind::Stopped, _) => "stopped",
         (EndKind::SessionMax, _) => "session_max",
         (EndKind::Unfinished, _) => "unfinished",
-        #[expect(unreachable_patterns, reason = "another kind of end may be added")]
-        _ => "other",
+        (EndKind::Idle, _) => "idle",
+        (EndKind::SlowConsumer, _) => "slow_consumer",
+        (EndKind::FrameTimeout, _) => "frame_timeout",
+        (EndKind::RateExceeded, _) => "rate_exceeded",
+        (EndKind::Overloaded, _) => "overloaded",
+        (EndKind::Policy, _) => "policy",
     }
 }
 

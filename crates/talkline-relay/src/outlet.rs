@@ -61,7 +61,7 @@ pub(crate) struct Outlet {
     /// Pings that went out and that the session was not told of.
     ping_sent: bool,
     /// Bytes passed on that had to wait and that the session was not told of.
-    spilled_bytes: u64,
+    spilled_bytes: u32,
     #[cfg(test)]
     spill_bytes_peak: usize,
 }
@@ -141,7 +141,7 @@ impl Outlet {
         std::mem::take(&mut self.ping_sent)
     }
 
-    pub(crate) fn take_spilled_bytes(&mut self) -> u64 {
+    pub(crate) fn take_spilled_bytes(&mut self) -> u32 {
         std::mem::take(&mut self.spilled_bytes)
     }
 
@@ -233,7 +233,8 @@ impl Outlet {
         if !self.broken && !bytes.is_empty() {
             self.blocked = true;
             self.spill.extend_from_slice(bytes);
-            self.spilled_bytes += bytes.len() as u64;
+            let bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            self.spilled_bytes = self.spilled_bytes.saturating_add(bytes);
             self.note_spill();
         }
     }

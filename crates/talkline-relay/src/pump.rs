@@ -339,7 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
         match self.outlet.take_spilled_bytes() {
             0 => {}
             // What waits for this leg came from the other one.
-            bytes => session.on_spilled(self.side().peer(), bytes),
+            bytes => session.on_spilled(self.side().peer(), bytes.into()),
         }
         let unblocked = was_blocked && drained == Drained::Empty && !self.outlet.is_crowded();
         if self.outlet.take_progressed() {

@@ -170,8 +170,14 @@ struct Leg {
     /// The stream is over.
     lost: bool,
     close_sent: Option<Option<u16>>,
-    /// Made at the first stall: most sessions have none.
-    stalls: Option<Box<StallClock>>,
+}
+
+/// What measures a session.
+#[derive(Debug, Default)]
+struct Instruments {
+    stopwatch: Option<Stopwatch>,
+    client: StallClock,
+    upstream: StallClock,
 }
 
 /// The rules of one relayed session; see the [crate documentation](crate).
@@ -185,8 +191,8 @@ pub struct Session {
     upstream: Leg,
     actions: VecDeque<Action>,
     ledger: Ledger,
-    /// Only where somebody listens: a session is to stay small.
-    stopwatch: Option<Box<Stopwatch>>,
+    /// Made when somebody listens or a side stalls: a session is to stay small.
+    instruments: Option<Box<Instruments>>,
     allowance: Allowance,
     /// When the client last began a data frame.
     client_spoke: Instant,
@@ -209,7 +215,6 @@ impl Session {
             silent: false,
             lost: false,
             close_sent: None,
-            stalls: None,
         };
         Self {
             start: now,
@@ -218,7 +223,7 @@ impl Session {
             upstream: leg(),
             actions: VecDeque::new(),
             ledger: Ledger::new(limits.inspect_bytes_max, now),
-            stopwatch: None,
+            instruments: None,
             allowance: Allowance::new(limits.client_rate, now),
             client_spoke: now,
             guard: None,
@@ -242,7 +247,7 @@ impl Session {
     /// [`FRAMES_PER_SAMPLE`] frames.
     #[must_use]
     pub fn on_timing(mut self, observer: impl FnMut(Timing) + Send + 'static) -> Self {
-        self.stopwatch = Some(Box::new(Stopwatch::new(observer)));
+        self.instruments.get_or_insert_default().stopwatch = Some(Stopwatch::new(observer));
         self
     }
 
@@ -339,7 +344,7 @@ impl Session {
     /// A ping that an [`Action::Ping`] asked for went out; its answer is due from here on.
     pub fn on_ping_sent(&mut self, to: Side, now: Instant) {
         self.leg(to).keep_alive.pinged(now);
-        if let Some(stopwatch) = &mut self.stopwatch {
+        if let Some(stopwatch) = self.stopwatch() {
             stopwatch.on_ping_sent(to, now);
         }
     }
@@ -355,19 +360,17 @@ impl Session {
     /// asked for one frame of [`FRAMES_PER_SAMPLE`] only, and only when somebody is
     /// [told](Self::on_timing).
     pub fn on_relayed(&mut self, mark: RelayMark, started: Instant, now: impl FnOnce() -> Instant) {
-        let Some(stopwatch) = &mut self.stopwatch else {
-            return;
-        };
         let frames = self.client.traffic.frames + self.upstream.traffic.frames;
-        if frames / FRAMES_PER_SAMPLE != mark.0 / FRAMES_PER_SAMPLE {
+        if frames / FRAMES_PER_SAMPLE != mark.0 / FRAMES_PER_SAMPLE
+            && let Some(stopwatch) = self.stopwatch()
+        {
             stopwatch.on_relayed(now().saturating_duration_since(started));
         }
     }
 
     /// Bytes from a side had to wait in the relay.
     pub fn on_spilled(&mut self, from: Side, bytes: u64) {
-        let stalls = &mut self.leg(from).stalls;
-        stalls.get_or_insert_default().spilled(bytes);
+        self.stalls(from).spilled(bytes);
     }
 
     /// A side that had stopped taking bytes took some, which is as good a sign of life as a pong: its
@@ -382,17 +385,17 @@ impl Session {
     pub fn on_read_paused(&mut self, from: Side) {
         let leg = self.leg(from);
         leg.keep_alive.pause();
-        leg.stalls.get_or_insert_default().pause();
+        self.stalls(from).pause();
     }
 
     /// The caller reads from a side again.
     pub fn on_read_resumed(&mut self, from: Side, now: Instant) {
         let leg = self.leg(from);
         leg.keep_alive.resume(now);
-        if let Some(stalls) = &mut leg.stalls {
-            stalls.resume(now);
-        }
         leg.trickle.excuse(now);
+        if self.instruments.is_some() {
+            self.stalls(from).resume(now);
+        }
     }
 
     /// The header of a data frame came; says what to do with the frame.
@@ -428,7 +431,7 @@ impl Session {
         traffic.frames += 1;
         let Some(message) = message else { return };
         traffic.messages += 1;
-        if let (Some(stopwatch), Some(name)) = (&mut self.stopwatch, message.event_type.name()) {
+        if let (Some(stopwatch), Some(name)) = (self.stopwatch(), message.event_type.name()) {
             stopwatch.on_event(from, name, now);
         }
         if from == Side::Upstream && message.kind == MessageKind::Text {
@@ -453,7 +456,7 @@ impl Session {
         }
         match control {
             Control::Pong => {
-                if let Some(stopwatch) = &mut self.stopwatch {
+                if let Some(stopwatch) = self.stopwatch() {
                     stopwatch.on_pong(from, now);
                 }
             }
@@ -600,10 +603,9 @@ impl Session {
 
     /// Time has passed; spurious calls are harmless.
     pub fn on_timeout(&mut self, now: Instant) {
-        for leg in [&mut self.client, &mut self.upstream] {
-            if let Some(stalls) = &mut leg.stalls {
-                stalls.look(now);
-            }
+        if let Some(instruments) = &mut self.instruments {
+            instruments.client.look(now);
+            instruments.upstream.look(now);
         }
         self.allowance.on_timeout(now);
         match &self.phase {
@@ -669,19 +671,31 @@ impl Session {
     /// Sums the session up.
     #[must_use]
     pub fn into_summary(self, now: Instant) -> Summary {
-        let stalls = |clock: Option<Box<StallClock>>| clock.map(|clock| clock.into_sum(now));
+        let instruments = self.instruments.map(|boxed| *boxed).unwrap_or_default();
         Summary {
             end: self.end.unwrap_or_default(),
             client_to_upstream: self.client.traffic,
             upstream_to_client: self.upstream.traffic,
             client_close_code: self.client.close_sent.flatten(),
-            client_stalls: stalls(self.client.stalls).unwrap_or_default(),
-            upstream_stalls: stalls(self.upstream.stalls).unwrap_or_default(),
+            client_stalls: instruments.client.into_sum(now),
+            upstream_stalls: instruments.upstream.into_sum(now),
             ..self.ledger.into_summary(now)
         }
     }
 
     // How.
+
+    fn stopwatch(&mut self) -> Option<&mut Stopwatch> {
+        self.instruments.as_mut()?.stopwatch.as_mut()
+    }
+
+    fn stalls(&mut self, from: Side) -> &mut StallClock {
+        let instruments = self.instruments.get_or_insert_default();
+        match from {
+            Side::Client => &mut instruments.client,
+            Side::Upstream => &mut instruments.upstream,
+        }
+    }
 
     fn leg(&mut self, side: Side) -> &mut Leg {
         match side {

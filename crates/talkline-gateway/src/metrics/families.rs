@@ -55,7 +55,7 @@ pub(crate) const ALL: &[Described] = &[
             UPSTREAM,
             (
                 "outcome",
-                "`client_closed`, `upstream_closed`, `relay_closed`, `client_lost`, `upstream_lost`, `client_violation`, `upstream_violation`, `client_ping_timeout`, `upstream_ping_timeout`, `stopped`, `session_max`, `unfinished`, `refused`, `other`",
+                "`client_closed`, `upstream_closed`, `relay_closed`, `client_lost`, `upstream_lost`, `client_violation`, `upstream_violation`, `client_ping_timeout`, `upstream_ping_timeout`, `stopped`, `session_max`, `idle`, `slow_consumer`, `frame_timeout`, `rate_exceeded`, `overloaded`, `policy`, `unfinished`, `refused`",
             ),
         ],
         "Sessions that ended, and admitted clients that got none (refused)",
