@@ -12,6 +12,7 @@
 mod admission;
 mod command_line;
 mod doctor;
+mod front_ends;
 mod identity;
 mod kit;
 mod logs;

@@ -15,6 +15,8 @@ mod exit;
 mod healthcheck;
 mod logs;
 mod output;
+#[cfg(test)]
+mod reference;
 mod run;
 mod sim;
 #[cfg(feature = "key-vault")]
