@@ -15,8 +15,9 @@ use crate::provision::{self, Unavailable};
 use crate::workspace::{RunsIn, Workspace};
 use crate::{process, sdk};
 
-/// A key long enough for every rule about keys.
+/// Keys long enough for every rule about keys; a client's must not be the upstream's.
 const SAMPLE_KEY: &str = "0123456789abcdef0123456789abcdef";
+const SAMPLE_CLIENT_KEY: &str = "fedcba9876543210fedcba9876543210";
 
 /// Tools and places that the checks share.
 struct Bench<'w> {
@@ -108,7 +109,7 @@ impl Bench<'_> {
                 .arg(path)
                 .env_clear()
                 .env("HOME", &home)
-                .env("TALKLINE_CLIENT_KEY", SAMPLE_KEY)
+                .env("TALKLINE_CLIENT_KEY", SAMPLE_CLIENT_KEY)
                 .env("AZURE_CLIENT_ID", "11111111-2222-3333-4444-555555555555")
                 .env("AZURE_TENANT_ID", "66666666-7777-8888-9999-000000000000")
                 .env("AZURE_FEDERATED_TOKEN_FILE", &token)
@@ -170,8 +171,8 @@ fn chart(bench: &Bench<'_>) -> Result<(), Unavailable> {
     )?;
     let secrets = bench.out.join("secrets");
     fs::create_dir_all(&secrets).context("making a folder")?;
-    for name in ["azure-key", "client-key"] {
-        fs::write(secrets.join(name), SAMPLE_KEY).context("writing a sample key")?;
+    for (name, key) in [("azure-key", SAMPLE_KEY), ("client-key", SAMPLE_CLIENT_KEY)] {
+        fs::write(secrets.join(name), key).context("writing a sample key")?;
     }
     for path in files(&out)? {
         if path.to_string_lossy().ends_with(".rules.yml") {
@@ -267,7 +268,7 @@ fn metrics(bench: &Bench<'_>) -> Result<(), Unavailable> {
         "allowPlaintextSecrets = true\n\
          server.listen = \"127.0.0.1:0\"\n\
          admin.listen = \"127.0.0.1:0\"\n\
-         clients.keys = [\"{SAMPLE_KEY}\"]\n\
+         clients.keys = [\"{SAMPLE_CLIENT_KEY}\"]\n\
          talk.realtime.provider = \"azure-openai\"\n\
          talk.realtime.providers.openai.azureEndpoint = \"https://contoso.openai.azure.com\"\n\
          talk.realtime.providers.openai.azureDeployment = \"gpt-realtime\"\n\

@@ -205,7 +205,7 @@ fn in_service(inside: &dyn Fn(&[(String, String)], &[&str]) -> Command) -> Resul
         ),
         ("AZURE_OPENAI_DEPLOYMENT_NAME", "gpt-realtime".to_owned()),
         ("AZURE_OPENAI_API_KEY", key.to_owned()),
-        ("TALKLINE_CLIENT_KEY", key.to_owned()),
+        ("TALKLINE_CLIENT_KEY", key.replace('0', "f")),
         ("TALKLINE_LISTEN", format!("127.0.0.1:{relay}")),
     ]
     .map(|(name, value)| (name.to_owned(), value));
