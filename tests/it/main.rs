@@ -16,6 +16,7 @@ mod front_ends;
 mod identity;
 mod kit;
 mod logs;
+mod metrics;
 mod recording;
 mod refusals;
 mod shutdown;

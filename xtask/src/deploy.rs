@@ -172,7 +172,10 @@ fn chart(bench: &Bench<'_>) -> Result<(), Unavailable> {
     let secrets = bench.out.join("secrets");
     fs::create_dir_all(&secrets).context("making a folder")?;
     for (name, key) in [("azure-key", SAMPLE_KEY), ("client-key", SAMPLE_CLIENT_KEY)] {
-        fs::write(secrets.join(name), key).context("writing a sample key")?;
+        let path = secrets.join(name);
+        fs::write(&path, key).context("writing a sample key")?;
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(&path, owner_only).context("hiding a sample key")?;
     }
     for path in files(&out)? {
         if path.to_string_lossy().ends_with(".rules.yml") {
