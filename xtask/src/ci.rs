@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::report::Tally;
 use crate::test::{Suites, Verdict};
 use crate::workspace::Workspace;
-use crate::{canary, process, provision, test, tidy};
+use crate::{book, canary, deploy, process, provision, test, tidy};
 
 /// What a failed step means for the ones after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ const STEPS: &[Step] = &[
     ("each crate alone", each_crate_alone),
     ("test", tests),
     ("canary", |workspace, _| canary::run(workspace)),
+    ("deploy", |workspace, _| deploy::run(workspace)),
+    ("book", |workspace, _| book::run(workspace)),
 ];
 
 /// Runs the steps, then prints a table of them and the count of the tests.

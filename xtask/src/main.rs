@@ -1,4 +1,4 @@
-//! What a developer or CI runs: `ci`, `test`, `failures`, `tidy`. Depends on no product crate.
+//! What a developer or CI runs: `ci`, `test`, `failures`, `deploy`, `tidy`. Depends on no product crate.
 //!
 //! Everything here starts processes and reads what they say; the decisions
 //! (what counts as a violation, how reports add up) are functions over data
@@ -11,12 +11,15 @@
 )]
 
 mod bench;
+mod book;
 mod browser;
 mod canary;
 mod ci;
 mod conformance;
+mod deploy;
 mod failures;
 mod nightly;
+mod packages;
 mod process;
 mod provision;
 mod report;
@@ -47,6 +50,13 @@ usage: cargo xtask <command>
   failures              every failure as clients, log and doctor tell it, against snapshots
                         (TALKLINE_BLESS=1 rewrites them)
   nightly               what takes long: soak (--minutes N), more seeds, fuzzing, Miri, wstest
+  deploy                what stands in deploy/, each artefact by its own tool
+  book                  the documentation, built and its links checked
+  packages              image, deb, sbom and reproducible, one after the other (slow)
+  image                 the container image, built and run as its user (slow)
+  deb                   the Debian package (slow)
+  sbom                  the bill of materials, in CycloneDX (slow)
+  reproducible          the same binary from two folders (slow)
   tidy                  the rules of the house: layers, manifests, links, lock files
 ";
 
@@ -66,6 +76,13 @@ fn main() -> ExitCode {
         ["conformance", suites @ ..] => run(|workspace| conformance::run(workspace, suites)),
         ["failures"] => run(failures::run),
         ["nightly", rest @ ..] => run(|workspace| nightly::run(workspace, rest)),
+        ["deploy"] => run(deploy::run),
+        ["book"] => run(book::run),
+        ["packages"] => run(packages::all),
+        ["image"] => run(packages::image),
+        ["deb"] => run(packages::deb),
+        ["sbom"] => run(packages::sbom),
+        ["reproducible"] => run(packages::reproducible),
         ["tidy"] => run(tidy::run),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");

@@ -185,40 +185,107 @@ pub(crate) fn node(workspace: &Workspace, source: &Path) -> Result<PathBuf, Unav
     Ok(folder)
 }
 
-/// Where Debian's package `chromium` puts the browser.
-const CHROMIUM: &str = "/usr/bin/chromium";
-
 /// The Chromium of this machine; installed where this process may do so.
 ///
 /// # Errors
-/// When there is none and this is not root on a machine with `apt-get`, or it cannot be installed.
+/// As [`debian`].
 pub(crate) fn chromium() -> Result<PathBuf, Unavailable> {
-    let path = PathBuf::from(CHROMIUM);
+    debian("chromium", "/usr/bin/chromium")
+}
+
+/// A program of Debian's, at `path`; its package is installed where this process may do so.
+///
+/// # Errors
+/// When there is none and this is not root on a machine with `apt-get`, or it cannot be installed.
+pub(crate) fn debian(package: &str, path: &str) -> Result<PathBuf, Unavailable> {
+    let path = PathBuf::from(path);
     if path.exists() {
         return Ok(path);
     }
+    may_install(package, &path)?;
+    apt(&["update"])?;
+    apt(&["install", "--yes", "--no-install-recommends", package])?;
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(anyhow::anyhow!("the package {package} has no {}", path.display()).into())
+}
+
+/// The files of a package of Debian's, unpacked under the target directory: for a package that would
+/// start a service, or bring one along, where a single program of it is wanted.
+///
+/// # Errors
+/// As [`debian`].
+pub(crate) fn unpacked(workspace: &Workspace, package: &str) -> Result<PathBuf, Unavailable> {
+    let folder = tools(workspace).join(format!("debian-{package}"));
+    if !folder.join(STAMP).exists() {
+        may_install(package, &folder)?;
+    }
+    once(&folder, || {
+        apt(&["update"])?;
+        process::run(
+            Command::new("apt-get")
+                .args(["-qq", "download", package])
+                .current_dir(&folder),
+        )?;
+        let archive = fs::read_dir(&folder)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .context("apt-get downloaded nothing")?;
+        process::run(
+            Command::new("dpkg-deb")
+                .arg("-x")
+                .arg(&archive)
+                .arg(&folder),
+        )?;
+        Ok(fs::remove_file(archive)?)
+    })?;
+    Ok(folder)
+}
+
+fn may_install(package: &str, path: &Path) -> Result<(), Unavailable> {
     let is_root = process::first_line("id", &["-u"])?.as_deref() == Some("0");
     let has_apt = process::first_line("apt-get", &["--version"])?.is_some();
-    if !(is_root && has_apt) {
-        return Err(Unavailable::Missing(format!(
-            "{CHROMIUM} not found: install Chromium (Debian: apt-get install chromium)"
-        )));
+    if is_root && has_apt {
+        return Ok(());
     }
-    let apt = |words: &[&str]| {
-        let mut command = Command::new("apt-get");
-        // Another installation on this machine may be under way.
-        command
-            .args(["-qq", "-o", "DPkg::Lock::Timeout=120"])
-            .args(words)
-            .env("DEBIAN_FRONTEND", "noninteractive");
-        process::run(&mut command)
-    };
-    apt(&["update"])?;
-    apt(&["install", "--yes", "--no-install-recommends", "chromium"])?;
-    if path.exists() {
-        return Ok(path);
-    }
-    Err(anyhow::anyhow!("the package chromium has no {CHROMIUM}").into())
+    Err(Unavailable::Missing(format!(
+        "{} not found: install {package} (Debian: apt-get install {package})",
+        path.display()
+    )))
+}
+
+fn apt(words: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    // Another installation on this machine may be under way.
+    command
+        .args(["-qq", "-o", "DPkg::Lock::Timeout=120"])
+        .args(words)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    process::run(&mut command)
+}
+
+/// A program that cargo builds from its registry, at exactly this version.
+///
+/// # Errors
+/// When it cannot be built.
+pub(crate) fn cargo_install(
+    workspace: &Workspace,
+    name: &str,
+    version: &str,
+) -> Result<PathBuf, Unavailable> {
+    let folder = tools(workspace).join(format!("{name}-{version}"));
+    once(&folder, || {
+        process::run(
+            workspace
+                .cargo()
+                .args(["install", "--quiet", "--locked", "--version", version])
+                .arg("--root")
+                .arg(&folder)
+                .arg(name),
+        )
+    })?;
+    Ok(folder.join("bin").join(name))
 }
 
 fn tools(workspace: &Workspace) -> PathBuf {

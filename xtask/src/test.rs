@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::report::{self, Tally};
 use crate::workspace::{RunsIn, Workspace};
-use crate::{browser, failures, process, sdk};
+use crate::{browser, failures, process, provision, sdk};
 
 /// Which suites to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,15 @@ pub(crate) fn outcome(workspace: &Workspace, suites: Suites) -> Outcome {
 
 /// Unit, integration and documentation tests, each line passed on as it comes.
 fn rust(workspace: &Workspace) -> Result<Tally> {
+    // The tests that need them say so themselves where they are missing.
+    for (package, program) in [
+        ("nginx-light", "/usr/sbin/nginx"),
+        ("haproxy", "/usr/sbin/haproxy"),
+    ] {
+        if let Err(error) = provision::debian(package, program) {
+            println!("{error}");
+        }
+    }
     let mut command = workspace.cargo();
     command
         .args(["test", "--locked", "--workspace", "--no-fail-fast"])

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use ipnet::IpNet;
 use talkline_auth::{ClientKeys, FailureRules, RingKey, Secret};
 
-use crate::{Identity, Policies, Routes, VaultIdentity, WatchedKey};
+use crate::{Identity, Policies, Prices, Routes, VaultIdentity, WatchedKey};
 
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Config {
     pub limits: Limits,
     /// When the configuration is read again without being told.
     pub reload: Reload,
+    /// What tokens cost.
+    pub prices: Prices,
     /// The Entra identities of Azure providers, each with the cell that its tokens are put in.
     pub identities: Vec<Identity>,
     /// The keys that may change while the relay runs, each with the cell that they are put in.

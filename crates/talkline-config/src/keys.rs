@@ -496,6 +496,15 @@ pub(crate) const KEYS: &[KeySpec] = &[
     key("policies.*.outOfBandResponses", Kind::Bool),
     key("policies.*.hideInstructions", Kind::Bool),
     key("policies.*.hideTools", Kind::Bool),
+    key("prices.currency", Kind::Text),
+    key("prices.models.*.inputText", Kind::Text),
+    key("prices.models.*.cachedInputText", Kind::Text),
+    key("prices.models.*.inputAudio", Kind::Text),
+    key("prices.models.*.cachedInputAudio", Kind::Text),
+    key("prices.models.*.inputImage", Kind::Text),
+    key("prices.models.*.cachedInputImage", Kind::Text),
+    key("prices.models.*.outputText", Kind::Text),
+    key("prices.models.*.outputAudio", Kind::Text),
     key("allowPlaintextSecrets", Kind::Bool),
 ];
 

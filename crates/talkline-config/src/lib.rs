@@ -16,6 +16,7 @@ mod identity;
 mod input;
 mod keys;
 mod policies;
+mod prices;
 mod problem;
 mod read;
 mod reader;
@@ -38,6 +39,7 @@ pub use identity::{
 };
 pub use input::{DeveloperTools, FlagValue, Format, Inputs, Setting, Source, SourceFile};
 pub use policies::{Policies, UnknownPolicy};
+pub use prices::{BilledTokens, ModelPrices, Prices};
 pub use problem::{Problem, Report, Severity, Style};
 pub use resolve::{resolve, web_origin};
 pub use routes::{RouteMatch, Routes, UnknownModel};

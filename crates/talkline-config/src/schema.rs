@@ -35,6 +35,7 @@ struct Configuration {
     /// What sessions may say, by name; clients have one by `clients.access.<name>.policy` or
     /// `clients.defaults.policy`.
     policies: Option<BTreeMap<String, Policy>>,
+    prices: Option<Prices>,
     /// Accepts a key that stands in the file itself, with a warning. For a developer's own
     /// machine.
     allow_plaintext_secrets: Option<bool>,
@@ -67,6 +68,47 @@ struct Realtime {
     routes: Option<BTreeMap<String, String>>,
     /// The providers, by name.
     providers: Option<BTreeMap<String, Provider>>,
+}
+
+/// What tokens cost, for the cost in metrics and log.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Prices {
+    /// Currency of all prices, by its three letters (ISO 4217).
+    #[schemars(regex(pattern = r"^[A-Z]{3}$"))]
+    currency: Option<String>,
+    /// Prices by the name that the upstream is asked for: the deployment with Azure, else the model.
+    models: Option<BTreeMap<String, ModelPrices>>,
+}
+
+/// Prices of one model, each for a million tokens, as decimal numbers in quotes.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct ModelPrices {
+    /// Price of a million text tokens read, such as `"4.00"`.
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"))]
+    input_text: Option<String>,
+    /// Price of a million text tokens read from the cache. Left out, it is that of `inputText`.
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"))]
+    cached_input_text: Option<String>,
+    /// Price of a million audio tokens read.
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"))]
+    input_audio: Option<String>,
+    /// Price of a million audio tokens read from the cache. Left out, it is that of `inputAudio`.
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"))]
+    cached_input_audio: Option<String>,
+    /// Price of a million image tokens read.
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"))]
+    input_image: Option<String>,
+    /// Price of a million image tokens read from the cache. Left out, it is that of `inputImage`.
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"))]
+    cached_input_image: Option<String>,
+    /// Price of a million text tokens written.
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"))]
+    output_text: Option<String>,
+    /// Price of a million audio tokens written.
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"))]
+    output_audio: Option<String>,
 }
 
 #[derive(JsonSchema)]

@@ -118,7 +118,7 @@ pub(crate) async fn serve<IO>(
     let head = match timeout_at(deadline, read_head(&mut io, shared.head_limits)).await {
         Ok(Ok(head)) => head,
         Ok(Err(HeadError::Refused(refusal))) => {
-            report::client_refused(refusal.status().as_u16(), refusal.code());
+            report::client_refused(&shared.metrics, refusal.status().as_u16(), refusal.code());
             return answer_and_close(io, &refusal).await;
         }
         Ok(Err(HeadError::Gone)) => return,
@@ -179,7 +179,7 @@ async fn respond(
         },
     };
     answered.unwrap_or_else(|refusal| {
-        report::client_refused(refusal.status().as_u16(), refusal.code());
+        report::client_refused(&shared.metrics, refusal.status().as_u16(), refusal.code());
         refusal.into_response()
     })
 }
@@ -295,13 +295,13 @@ async fn upgrade(
     // The listener is closed while draining: whoever asks then was accepted before, and nobody else
     // will answer. The session has the rest of the grace.
     if lifecycle == Lifecycle::Ending {
-        return busy(&Diagnosis::relay_shutting_down(), shared.refusals);
+        return busy(shared, &Diagnosis::relay_shutting_down());
     }
     if shared.is_overloaded() {
-        return busy(&Diagnosis::relay_full(), shared.refusals);
+        return busy(shared, &Diagnosis::relay_full());
     }
     let Some(permit) = shared.sessions.take(shared.sessions_max) else {
-        return busy(&Diagnosis::relay_full(), shared.refusals);
+        return busy(shared, &Diagnosis::relay_full());
     };
     // Not before: a relay without room must not cost a client its token.
     if let Some(token) = &token {
@@ -321,7 +321,7 @@ async fn upgrade(
         Err(unknown) => Outcome::Refused(Box::new(unknown_model(&unknown))),
     };
     if let (Refusals::Http, Outcome::Refused(diagnosis)) = (shared.refusals, &outcome) {
-        report::session_refused(&labels, shared.refusals, diagnosis);
+        report::session_refused(&shared.metrics, &labels, shared.refusals, diagnosis);
         return Ok(problem(diagnosis));
     }
     let response = switching_protocols(&websocket_key, &ask, &labels);
@@ -345,11 +345,12 @@ async fn upgrade(
 
 /// The relay itself has no room. Told before the 101 whatever the delivery, so that a full relay does
 /// little for whom it cannot serve, and so that a load balancer can see it.
-fn busy(diagnosis: &Diagnosis, delivery: Refusals) -> Result<Response<Full<Bytes>>, HttpRefusal> {
-    match delivery {
+fn busy(shared: &Shared, diagnosis: &Diagnosis) -> Result<Response<Full<Bytes>>, HttpRefusal> {
+    match shared.refusals {
         Refusals::InBand => Err(HttpRefusal::busy(diagnosis)),
         Refusals::Http => {
-            report::client_refused(diagnosis.permanence.http_status(), diagnosis.code);
+            let status = diagnosis.permanence.http_status();
+            report::client_refused(&shared.metrics, status, diagnosis.code);
             Ok(problem(diagnosis))
         }
     }
@@ -369,9 +370,16 @@ async fn dial(
     let opened = shared.reach.open(route.upstream, ask, correlation).await;
     labels.dialled = started.elapsed();
     match opened {
-        Ok((upstream, Answer { request_id, region })) => {
+        Ok((upstream, answer)) => {
+            let Answer {
+                request_id,
+                region,
+                phases,
+            } = answer;
             labels.request_id = request_id;
             labels.region = region;
+            labels.phases = phases;
+            shared.metrics.dialled(labels.dialled, &phases);
             Outcome::Open(upstream)
         }
         Err(diagnosis) => {
@@ -441,7 +449,7 @@ where
                 lifecycle,
             )
             .await;
-            report::session_ended(&labels, &summary);
+            report::session_ended(&shared.metrics, &shared.prices, &labels, &summary);
         }
         Outcome::Open(Upstream::Tls(upstream)) => {
             let summary = run(
@@ -454,10 +462,10 @@ where
                 lifecycle,
             )
             .await;
-            report::session_ended(&labels, &summary);
+            report::session_ended(&shared.metrics, &shared.prices, &labels, &summary);
         }
         Outcome::Refused(diagnosis) => {
-            report::session_refused(&labels, shared.refusals, &diagnosis);
+            report::session_refused(&shared.metrics, &labels, shared.refusals, &diagnosis);
             let code = diagnosis.permanence.close_code();
             refuse(
                 client,
@@ -512,10 +520,12 @@ where
         .with_jitter(luck())
         .parting(labels.parting)
         .on_incident(report::incidents(labels))
-        .on_response(meter.observer());
+        .on_response(meter.observer())
+        .on_timing(shared.metrics.timings());
     if let Some(guard) = setup.and_then(|setup| Guard::new(policy, setup)) {
         session = session.guarded(guard);
     }
+    let _active = shared.metrics.session_opened(labels.kind());
     let summary = relay(
         client,
         upstream,

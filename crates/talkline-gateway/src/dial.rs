@@ -108,6 +108,16 @@ pub(crate) enum Upstream {
 pub(crate) struct Answer {
     pub(crate) request_id: Option<String>,
     pub(crate) region: Option<String>,
+    pub(crate) phases: Phases,
+}
+
+/// How long each phase of reaching an upstream took; zero where there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Phases {
+    pub(crate) dns: Duration,
+    pub(crate) tcp: Duration,
+    pub(crate) tls: Duration,
+    pub(crate) upgrade: Duration,
 }
 
 /// Whether the upgrade request carries the credential.
@@ -126,6 +136,14 @@ pub(crate) struct Observed {
     pub(crate) status: Option<u16>,
     /// The answer's `Date`.
     pub(crate) date: Option<String>,
+}
+
+/// Runs one phase and notes how long it took.
+async fn timed<T>(took: &mut Duration, phase: impl Future<Output = T>) -> T {
+    let started = Instant::now();
+    let outcome = phase.await;
+    *took = started.elapsed();
+    outcome
 }
 
 /// Opens sessions with upstreams.
@@ -201,19 +219,28 @@ impl Dialer {
     ) -> Result<(Upstream, Answer), Refusal> {
         let deadline = self.dial_time_max.map(|longest| Instant::now() + longest);
         let target = request.target();
-        let addresses = self.by(deadline).resolve(target).await?;
-        let tcp = self.by(deadline).connect(addresses).await?;
-        match target.scheme() {
+        let mut phases = Phases::default();
+        let addresses = timed(&mut phases.dns, self.by(deadline).resolve(target)).await?;
+        let tcp = timed(&mut phases.tcp, self.by(deadline).connect(addresses)).await?;
+        let (upstream, mut answer) = match target.scheme() {
             Scheme::Plain => {
-                let (leg, answer) = self.by(deadline).upgrade(tcp, request).await?;
-                Ok((Upstream::Plain(leg), answer))
+                let dialer = self.by(deadline);
+                let upgrade = dialer.upgrade(tcp, request);
+                let (leg, answer) = timed(&mut phases.upgrade, upgrade).await?;
+                (Upstream::Plain(leg), answer)
             }
             Scheme::Tls => {
-                let tls = Box::new(self.by(deadline).handshake(target, tcp).await?);
-                let (leg, answer) = self.by(deadline).upgrade(tls, request).await?;
-                Ok((Upstream::Tls(leg), answer))
+                let dialer = self.by(deadline);
+                let handshake = dialer.handshake(target, tcp);
+                let tls = Box::new(timed(&mut phases.tls, handshake).await?);
+                let dialer = self.by(deadline);
+                let upgrade = dialer.upgrade(tls, request);
+                let (leg, answer) = timed(&mut phases.upgrade, upgrade).await?;
+                (Upstream::Tls(leg), answer)
             }
-        }
+        };
+        answer.phases = phases;
+        Ok((upstream, answer))
     }
 
     /// The addresses of the target's name.
@@ -384,6 +411,7 @@ impl Dialer {
             request_id: text(response.headers(), "apim-request-id")
                 .or_else(|| text(response.headers(), "x-request-id")),
             region: text(response.headers(), "x-ms-region"),
+            phases: Phases::default(),
         };
         let upgraded = driver.until(deadline, hyper::upgrade::on(response));
         let upgraded = upgraded

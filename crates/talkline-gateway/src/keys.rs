@@ -71,6 +71,11 @@ impl Keys {
         Self(files.chain(others).collect())
     }
 
+    /// Every rotating key.
+    pub(crate) fn cells(&self) -> Vec<KeyCell> {
+        self.0.iter().map(|watched| watched.cell.clone()).collect()
+    }
+
     /// Starts the watcher of each pair of files on `tasks`.
     pub(crate) fn drive(&self, tasks: &mut JoinSet<()>) {
         for watched in &*self.0 {

@@ -31,6 +31,7 @@ mod head;
 mod jwks;
 mod keys;
 mod limits;
+pub mod metrics;
 mod outgoing;
 mod overload;
 mod places;
@@ -48,6 +49,7 @@ mod ui;
 
 pub use dial::ResolveOverride;
 pub use keys::KeyReader;
+pub use metrics::Metrics;
 pub use reload::{ReloadError, Reloader};
 pub use server::{Gateway, Options, StartError, listeners};
 

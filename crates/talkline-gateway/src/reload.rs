@@ -11,6 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use talkline_auth::{LimitStore, MemoryBounds, MemoryStore};
 use talkline_config::Config;
+use talkline_relay::Budget;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -20,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::info;
 
 use crate::{
+    metrics::Metrics,
     overload::Pressure,
     places::Places,
     server::{Options, Shared, StartError},
@@ -39,6 +41,9 @@ pub(crate) struct Carried {
     store: Arc<OnceLock<Arc<dyn LimitStore>>>,
     /// Counts what this process has revoked.
     pub(crate) revocations: watch::Sender<u64>,
+    /// Memory for bytes that wait, of all sessions together.
+    pub(crate) budget: Arc<Budget>,
+    metrics: OnceLock<Metrics>,
     /// Of the key that browser tokens are signed with when none is configured: those that were given
     /// out stay good.
     pub(crate) ring_seed: [u8; 32],
@@ -54,8 +59,15 @@ impl Carried {
             pressure: Pressure::new(),
             store: Arc::default(),
             revocations: watch::Sender::new(0),
+            budget: Budget::new(0),
+            metrics: OnceLock::new(),
             ring_seed,
         }
+    }
+
+    /// The instruments: those of the first configuration.
+    pub(crate) fn metrics(&self, chosen: Metrics) -> Metrics {
+        self.metrics.get_or_init(|| chosen).clone()
     }
 
     /// Where clients' live counts are kept: where they were from the beginning.
@@ -126,6 +138,7 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn new(carried: Carried, snapshot: Snapshot) -> Self {
+        snapshot.shared.come_into_use();
         Self {
             carried,
             current: ArcSwap::from_pointee(snapshot),
@@ -147,6 +160,7 @@ impl Live {
     }
 
     fn swap(&self, next: Snapshot) {
+        next.shared.come_into_use();
         let last = self.current.swap(Arc::new(next));
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         while retired.try_join_next().is_some() {}

@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use talkline_auth::Client;
-use talkline_config::{Refusals, RouteMatch};
+use talkline_config::{BilledTokens, Prices, Refusals, RouteMatch};
 use talkline_dialect::{
     Ask, ClientDialect, Diagnosis, Incident, Intent, UpstreamKind, UpstreamLoss,
 };
 use talkline_session::{EndKind, EndedBy, Parting, Summary};
 use tracing::{debug, info, warn};
+
+use crate::{dial::Phases, metrics::Metrics};
 
 /// Longest word of an upstream's event in a log line, in characters.
 const WORD_CHARS_MAX: usize = 64;
@@ -36,6 +38,8 @@ pub(crate) struct SessionLabels {
     pub(crate) parting: Option<Parting>,
     /// Time from the start of DNS to the upstream's answer.
     pub(crate) dialled: Duration,
+    /// Parts of it, when the upstream answered with 101.
+    pub(crate) phases: Phases,
 }
 
 /// What a transcription cost is told when it is finished, which may be after its speaker has left; no event
@@ -72,7 +76,13 @@ impl SessionLabels {
                 Intent::Transcription => Some(TRANSCRIPTION_PARTING),
             },
             dialled: Duration::ZERO,
+            phases: Phases::default(),
         }
+    }
+
+    /// What is asked of: for metrics.
+    pub(crate) fn kind(&self) -> UpstreamKind {
+        self.kind
     }
 
     pub(crate) fn routed(&mut self, route: &RouteMatch<'_>) {
@@ -87,7 +97,18 @@ impl SessionLabels {
     }
 }
 
-pub(crate) fn session_ended(labels: &SessionLabels, summary: &Summary) {
+/// Writes the line of a session that is over, and counts it.
+pub(crate) fn session_ended(
+    metrics: &Metrics,
+    prices: &Prices,
+    labels: &SessionLabels,
+    summary: &Summary,
+) {
+    metrics.session_ended(labels.kind, summary);
+    metrics.session_cost(labels.kind, prices, &labels.deployment, summary);
+    if let Some(after) = summary.first_audio {
+        metrics.first_audio(after);
+    }
     let Summary {
         end,
         client_to_upstream,
@@ -118,6 +139,10 @@ pub(crate) fn session_ended(labels: &SessionLabels, summary: &Summary) {
         close_reason = end.reason,
         duration_ms = millis(summary.duration),
         dial_ms = millis(labels.dialled),
+        dns_ms = millis(labels.phases.dns),
+        tcp_ms = millis(labels.phases.tcp),
+        tls_ms = millis(labels.phases.tls),
+        upgrade_ms = millis(labels.phases.upgrade),
         first_audio_ms = summary.first_audio.map(millis),
         client_frames = client_to_upstream.frames,
         client_bytes = client_to_upstream.bytes,
@@ -137,8 +162,31 @@ pub(crate) fn session_ended(labels: &SessionLabels, summary: &Summary) {
         cached_tokens = usage.cached_tokens,
         output_text_tokens = usage.output.text,
         output_audio_tokens = usage.output.audio,
+        client_stalled_ms = millis(summary.client_stalls.time),
+        upstream_stalled_ms = millis(summary.upstream_stalls.time),
+        cost = cost(prices, labels, summary),
         "session ended"
     );
+}
+
+/// What the responses of a session are billed for.
+pub(crate) fn billable(summary: &Summary) -> BilledTokens {
+    let usage = &summary.usage;
+    BilledTokens {
+        input_text: usage.input.text,
+        cached_input_text: usage.cached.text,
+        input_audio: usage.input.audio,
+        cached_input_audio: usage.cached.audio,
+        input_image: usage.input.image,
+        cached_input_image: usage.cached.image,
+        output_text: usage.output.text,
+        output_audio: usage.output.audio,
+    }
+}
+
+fn cost(prices: &Prices, labels: &SessionLabels, summary: &Summary) -> Option<f64> {
+    let price = prices.models.get(&labels.deployment)?;
+    Some(price.of(&billable(summary)))
 }
 
 /// Whether the session ended because its upstream was lost, and how.
@@ -203,7 +251,13 @@ fn word(text: &str) -> Option<String> {
     (!word.is_empty()).then_some(word)
 }
 
-pub(crate) fn session_refused(labels: &SessionLabels, delivery: Refusals, diagnosis: &Diagnosis) {
+pub(crate) fn session_refused(
+    metrics: &Metrics,
+    labels: &SessionLabels,
+    delivery: Refusals,
+    diagnosis: &Diagnosis,
+) {
+    metrics.session_refused(labels.kind, diagnosis);
     let answer = diagnosis.answer.as_ref();
     let (close_code, status) = match delivery {
         Refusals::InBand => (Some(diagnosis.permanence.close_code()), None),
@@ -235,7 +289,8 @@ pub(crate) fn session_refused(labels: &SessionLabels, delivery: Refusals, diagno
     );
 }
 
-pub(crate) fn client_refused(status: u16, code: &'static str) {
+pub(crate) fn client_refused(metrics: &Metrics, status: u16, code: &'static str) {
+    metrics.client_refused(status, code);
     info!(status, code, "client refused");
 }
 

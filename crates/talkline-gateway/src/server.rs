@@ -7,7 +7,7 @@ use talkline_auth::{
     KeyCell, KeyFiles, KeyRing, LimitStore, Moment, RingKey, Source, SourcePermits, TokenCell,
     TokenSource,
 };
-use talkline_config::{Config, Policies, Refusals, Routes, Transport, Ui};
+use talkline_config::{Config, Policies, Prices, Refusals, Routes, Transport, Ui};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
 use talkline_relay::Budget;
 use talkline_session::{Limits as SessionLimits, Rate, Stop};
@@ -29,6 +29,7 @@ use crate::{
     jwks::Jwks,
     keys::{KeyReader, Keys},
     limits,
+    metrics::Metrics,
     overload::{Load, Pressure},
     places::Places,
     proxies::TrustedProxies,
@@ -65,6 +66,8 @@ pub struct Options {
     pub watched_keys: Vec<(KeyCell, KeyFiles)>,
     /// Whom to ask for a newer key when an upstream refuses one that does not come from a file.
     pub key_readers: Vec<(KeyCell, KeyReader)>,
+    /// What the gateway counts. Keep a clone to show it.
+    pub metrics: Metrics,
     /// Where clients' live counts are kept. Without one, in this process alone.
     pub limit_store: Option<Arc<dyn LimitStore>>,
 }
@@ -111,15 +114,27 @@ pub(crate) struct Shared {
     pub(crate) session_limits: Arc<SessionLimits>,
     /// Memory for bytes that wait, of all sessions together.
     pub(crate) budget: Arc<Budget>,
+    buffered_bytes_max: usize,
     client_sockets: SocketOptions,
     pub(crate) head_limits: HeadLimits,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) metrics: Metrics,
+    pub(crate) prices: Prices,
 }
 
 impl Shared {
     /// The time as limits want it.
     pub(crate) fn now(&self) -> Moment {
         limits::now()
+    }
+
+    /// Has what outlives a configuration follow this one.
+    pub(crate) fn come_into_use(&self) {
+        self.budget.resize(self.buffered_bytes_max);
+        let keys = self.reach.keys.cells();
+        self.metrics
+            .watch_credentials(self.reach.tokens.clone(), keys);
+        self.metrics.sessions_max(self.sessions_max);
     }
 
     /// Whether another session would endanger those that there are.
@@ -245,7 +260,8 @@ impl Snapshot {
             memory_bytes_max: limits.memory_bytes_max,
             pressure: carried.pressure.clone(),
             session_limits: Arc::new(session_limits),
-            budget: Budget::new(limits.buffered_bytes_max),
+            budget: Arc::clone(&carried.budget),
+            buffered_bytes_max: limits.buffered_bytes_max,
             client_sockets: SocketOptions::client(limits),
             head_limits: HeadLimits {
                 head_bytes_max: limits.request_header_bytes_max,
@@ -253,6 +269,8 @@ impl Snapshot {
                 target_bytes_max: TARGET_BYTES_MAX,
             },
             handshake_timeout: limits.client_handshake_timeout,
+            metrics: carried.metrics(options.metrics),
+            prices: config.prices,
         };
         let dial_max = limits.dns_timeout
             + limits.connect_timeout
@@ -351,6 +369,7 @@ impl Gateway {
             }
         }
         drop(listener);
+        self.live.now().shared.metrics.draining();
         self.drain(connections, lifecycle).await;
         operators.shutdown().await;
         self.live.stop();

@@ -5,7 +5,10 @@
 //! make one request and one that goes away takes nothing with it.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -57,6 +60,21 @@ impl Tokens {
             .all(|identity| identity.cell.get(now()).is_ok())
     }
 
+    /// What the metrics show.
+    pub(crate) fn counts(&self) -> TokenCounts {
+        let sum = |count: fn(&Identity) -> &AtomicU64| {
+            let counts = self.0.iter().map(|identity| count(identity));
+            counts.map(|count| count.load(Ordering::Relaxed)).sum()
+        };
+        let usable = |identity: &&Arc<Identity>| identity.cell.get(now()).is_ok();
+        TokenCounts {
+            identities: self.0.len(),
+            usable: self.0.iter().filter(usable).count(),
+            refreshed: sum(|identity| &identity.refreshed),
+            failed: sum(|identity| &identity.failed),
+        }
+    }
+
     /// Waits until the cell has a token that may be presented, no longer than `budget`.
     ///
     /// # Cancel safety
@@ -97,6 +115,15 @@ impl Tokens {
     }
 }
 
+/// The identities and their attempts to get tokens, all together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TokenCounts {
+    pub(crate) identities: usize,
+    pub(crate) usable: usize,
+    pub(crate) refreshed: u64,
+    pub(crate) failed: u64,
+}
+
 /// One source, the state of its tokens, and the cell that sessions read.
 struct Identity {
     cell: TokenCell,
@@ -107,6 +134,9 @@ struct Identity {
     wake: Notify,
     /// Counts the attempts that have ended.
     ended: watch::Sender<u64>,
+    /// Attempts that brought a token, and those that did not.
+    refreshed: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Identity {
@@ -118,6 +148,8 @@ impl Identity {
             state: Mutex::new(state),
             wake: Notify::new(),
             ended: watch::Sender::new(0),
+            refreshed: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
         }
     }
 
@@ -183,6 +215,11 @@ impl Identity {
                 state.fail(error, now, jitter);
             }
         }
+        let attempts = match state.failure() {
+            None => &self.refreshed,
+            Some(_) => &self.failed,
+        };
+        attempts.fetch_add(1, Ordering::Relaxed);
         let token = state.token(now);
         match (state.failure(), &token) {
             (None, Ok(token)) => {

@@ -17,7 +17,7 @@ pub(crate) const SHORT_READ_BYTES: usize = 4 << 10;
 /// `relay_overloaded`. The sum stays within the bound but for one piece per thread.
 #[derive(Debug)]
 pub struct Budget {
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     used: AtomicUsize,
 }
 
@@ -26,9 +26,18 @@ impl Budget {
     #[must_use]
     pub fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
-            bytes_max,
+            bytes_max: AtomicUsize::new(bytes_max),
             used: AtomicUsize::new(0),
         })
+    }
+
+    /// Sets another bound. What is in use stays so.
+    pub fn resize(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
     }
 
     /// Bytes in use.
@@ -39,10 +48,10 @@ impl Budget {
 
     /// How many bytes a session may read that has nowhere to put them but here.
     fn readable(&self) -> usize {
-        let used = self.used();
-        if used + SCRATCH_BYTES <= self.bytes_max / 4 * 3 {
+        let (used, bytes_max) = (self.used(), self.bytes_max());
+        if used + SCRATCH_BYTES <= bytes_max / 4 * 3 {
             SCRATCH_BYTES
-        } else if used + SHORT_READ_BYTES <= self.bytes_max {
+        } else if used + SHORT_READ_BYTES <= bytes_max {
             SHORT_READ_BYTES
         } else {
             0
@@ -87,7 +96,7 @@ impl Lease {
             return true;
         };
         let wanted = bytes.saturating_sub(self.bytes);
-        if budget.used().saturating_add(wanted) > budget.bytes_max {
+        if budget.used().saturating_add(wanted) > budget.bytes_max() {
             return false;
         }
         self.set(bytes.max(self.bytes));

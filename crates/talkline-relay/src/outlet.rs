@@ -60,6 +60,8 @@ pub(crate) struct Outlet {
     progressed: bool,
     /// Pings that went out and that the session was not told of.
     ping_sent: bool,
+    /// Bytes passed on that had to wait and that the session was not told of.
+    spilled_bytes: u32,
     #[cfg(test)]
     spill_bytes_peak: usize,
 }
@@ -98,6 +100,7 @@ impl Outlet {
             blocked: false,
             progressed: false,
             ping_sent: false,
+            spilled_bytes: 0,
             #[cfg(test)]
             spill_bytes_peak: 0,
         }
@@ -136,6 +139,10 @@ impl Outlet {
 
     pub(crate) fn take_ping_sent(&mut self) -> bool {
         std::mem::take(&mut self.ping_sent)
+    }
+
+    pub(crate) fn take_spilled_bytes(&mut self) -> u32 {
+        std::mem::take(&mut self.spilled_bytes)
     }
 
     /// What the relay has to say, unless nothing goes out any more.
@@ -226,6 +233,8 @@ impl Outlet {
         if !self.broken && !bytes.is_empty() {
             self.blocked = true;
             self.spill.extend_from_slice(bytes);
+            let bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            self.spilled_bytes = self.spilled_bytes.saturating_add(bytes);
             self.note_spill();
         }
     }

@@ -107,11 +107,13 @@ where
     /// Does what can be done; ready when the session is over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = now();
+        let mark = self.session.mark();
         let up = with_scratch(|scratch| self.client_to_upstream(cx, scratch, now));
         let down = with_scratch(|scratch| self.upstream_to_client(cx, scratch, now));
         self.session.on_timeout(now);
         self.obey();
         let drained = self.drain(cx, now);
+        self.session.on_relayed(mark, now, self::now);
         self.is_starved = self.client.is_starved || self.upstream.is_starved;
         if self.is_over {
             return Poll::Ready(());
@@ -344,6 +346,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
         let drained = self.outlet.drain(cx, &mut self.io);
         if self.outlet.take_ping_sent() {
             session.on_ping_sent(self.side(), now);
+        }
+        match self.outlet.take_spilled_bytes() {
+            0 => {}
+            // What waits for this leg came from the other one.
+            bytes => session.on_spilled(self.side().peer(), bytes.into()),
         }
         let unblocked = was_blocked && drained == Drained::Empty;
         let has_room = std::mem::take(&mut self.is_crowded) && !self.outlet.is_crowded();

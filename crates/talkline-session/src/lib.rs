@@ -35,9 +35,11 @@ mod limits;
 mod pace;
 pub mod policy;
 mod session;
+mod stalls;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 pub use talkline_frame::Limits as FrameLimits;
 
@@ -46,12 +48,15 @@ pub use inspect::Inspect;
 pub use close::{Close, ErrorEvent, REASON_BYTES_MAX, sanitize_reason};
 pub use limits::{BURST_SECONDS, Limits, PROGRESS_BYTES, Rate};
 pub use session::{
-    Action, Control, Lost, Message, PONGS_MAX, Parting, Session, Side, Stop, Verdict,
+    Action, Control, FRAMES_PER_SAMPLE, Lost, Message, PONGS_MAX, Parting, RelayMark, Session,
+    Side, Stop, Verdict,
 };
+pub use stalls::Stalls;
 pub use summary::{
     End, EndKind, EndedBy, Errors, IncidentCount, Modalities, RateLimit, ResponseUsage, Responses,
     Summary, Traffic, Transcription, Usage,
 };
+pub use timing::Timing;
 
 /// The examples of the README are tests.
 #[cfg(doctest)]

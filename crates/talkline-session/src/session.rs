@@ -15,10 +15,19 @@ use crate::keep_alive::{Alarm, KeepAlive};
 use crate::limits::Limits;
 use crate::pace::{Allowance, Stall, Trickle};
 use crate::policy::Farewell;
+use crate::stalls::StallClock;
 use crate::summary::{End, EndKind, EndedBy, ResponseUsage, Summary, Traffic};
+use crate::timing::{Stopwatch, Timing};
 
 /// Most pongs that wait for one side.
 pub const PONGS_MAX: usize = 16;
+
+/// Of so many frames one is timed on its way through the relay.
+pub const FRAMES_PER_SAMPLE: u64 = 64;
+
+/// Where a session stood before bytes were read; see [`Session::mark`].
+#[derive(Clone, Copy, Debug)]
+pub struct RelayMark(u64);
 
 /// One of the two parties that the relay stands between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -163,6 +172,14 @@ struct Leg {
     close_sent: Option<Option<u16>>,
 }
 
+/// What measures a session.
+#[derive(Debug, Default)]
+struct Instruments {
+    stopwatch: Option<Stopwatch>,
+    client: StallClock,
+    upstream: StallClock,
+}
+
 /// The rules of one relayed session; see the [crate documentation](crate).
 #[derive(Debug)]
 pub struct Session {
@@ -174,6 +191,8 @@ pub struct Session {
     upstream: Leg,
     actions: VecDeque<Action>,
     ledger: Ledger,
+    /// Made when somebody listens or a side stalls: a session is to stay small.
+    instruments: Option<Box<Instruments>>,
     allowance: Allowance,
     /// When the client last began a data frame.
     client_spoke: Instant,
@@ -204,6 +223,7 @@ impl Session {
             upstream: leg(),
             actions: VecDeque::new(),
             ledger: Ledger::new(limits.inspect_bytes_max, now),
+            instruments: None,
             allowance: Allowance::new(limits.client_rate, now),
             client_spoke: now,
             guard: None,
@@ -220,6 +240,14 @@ impl Session {
     #[must_use]
     pub fn on_incident(mut self, observer: impl FnMut(&Incident<'_>) + Send + 'static) -> Self {
         self.ledger.observe(Observer::new(observer));
+        self
+    }
+
+    /// Has `observer` told of each [`Timing`] when it is known: a few times a minute, beside one sample of
+    /// [`FRAMES_PER_SAMPLE`] frames.
+    #[must_use]
+    pub fn on_timing(mut self, observer: impl FnMut(Timing) + Send + 'static) -> Self {
+        self.instruments.get_or_insert_default().stopwatch = Some(Stopwatch::new(observer));
         self
     }
 
@@ -316,6 +344,33 @@ impl Session {
     /// A ping that an [`Action::Ping`] asked for went out; its answer is due from here on.
     pub fn on_ping_sent(&mut self, to: Side, now: Instant) {
         self.leg(to).keep_alive.pinged(now);
+        if let Some(stopwatch) = self.stopwatch() {
+            stopwatch.on_ping_sent(to, now);
+        }
+    }
+
+    /// Begins a look at how long frames take on their way through the relay. Give the mark to
+    /// [`Self::on_relayed`] when what came has been passed on.
+    #[must_use]
+    pub const fn mark(&self) -> RelayMark {
+        RelayMark(self.client.traffic.frames + self.upstream.traffic.frames)
+    }
+
+    /// What came since the mark has been handed to the other side, as far as it took it. The clock is
+    /// asked for one frame of [`FRAMES_PER_SAMPLE`] only, and only when somebody is
+    /// [told](Self::on_timing).
+    pub fn on_relayed(&mut self, mark: RelayMark, started: Instant, now: impl FnOnce() -> Instant) {
+        let frames = self.client.traffic.frames + self.upstream.traffic.frames;
+        if frames / FRAMES_PER_SAMPLE != mark.0 / FRAMES_PER_SAMPLE
+            && let Some(stopwatch) = self.stopwatch()
+        {
+            stopwatch.on_relayed(now().saturating_duration_since(started));
+        }
+    }
+
+    /// Bytes from a side had to wait in the relay.
+    pub fn on_spilled(&mut self, from: Side, bytes: u64) {
+        self.stalls(from).spilled(bytes);
     }
 
     /// A side that had stopped taking bytes took some, which is as good a sign of life as a pong: its
@@ -328,7 +383,9 @@ impl Session {
 
     /// The caller stopped reading from a side, because the other one does not keep up.
     pub fn on_read_paused(&mut self, from: Side) {
-        self.leg(from).keep_alive.pause();
+        let leg = self.leg(from);
+        leg.keep_alive.pause();
+        self.stalls(from).pause();
     }
 
     /// The caller reads from a side again.
@@ -336,6 +393,9 @@ impl Session {
         let leg = self.leg(from);
         leg.keep_alive.resume(now);
         leg.trickle.excuse(now);
+        if self.instruments.is_some() {
+            self.stalls(from).resume(now);
+        }
     }
 
     /// The header of a data frame came; says what to do with the frame.
@@ -371,6 +431,9 @@ impl Session {
         traffic.frames += 1;
         let Some(message) = message else { return };
         traffic.messages += 1;
+        if let (Some(stopwatch), Some(name)) = (self.stopwatch(), message.event_type.name()) {
+            stopwatch.on_event(from, name, now);
+        }
         if from == Side::Upstream && message.kind == MessageKind::Text {
             self.ledger.on_message(message.event_type, now);
         }
@@ -392,7 +455,11 @@ impl Session {
             self.count_frame(now);
         }
         match control {
-            Control::Pong => {}
+            Control::Pong => {
+                if let Some(stopwatch) = self.stopwatch() {
+                    stopwatch.on_pong(from, now);
+                }
+            }
             Control::Ping(payload) if self.leg(from).close_sent.is_none() => {
                 self.pong(from, payload.to_vec());
             }
@@ -536,6 +603,10 @@ impl Session {
 
     /// Time has passed; spurious calls are harmless.
     pub fn on_timeout(&mut self, now: Instant) {
+        if let Some(instruments) = &mut self.instruments {
+            instruments.client.look(now);
+            instruments.upstream.look(now);
+        }
         self.allowance.on_timeout(now);
         match &self.phase {
             Phase::Ending { deadline } if *deadline <= now => self.end_now(),
@@ -600,16 +671,31 @@ impl Session {
     /// Sums the session up.
     #[must_use]
     pub fn into_summary(self, now: Instant) -> Summary {
+        let instruments = self.instruments.map(|boxed| *boxed).unwrap_or_default();
         Summary {
             end: self.end.unwrap_or_default(),
             client_to_upstream: self.client.traffic,
             upstream_to_client: self.upstream.traffic,
             client_close_code: self.client.close_sent.flatten(),
+            client_stalls: instruments.client.into_sum(now),
+            upstream_stalls: instruments.upstream.into_sum(now),
             ..self.ledger.into_summary(now)
         }
     }
 
     // How.
+
+    fn stopwatch(&mut self) -> Option<&mut Stopwatch> {
+        self.instruments.as_mut()?.stopwatch.as_mut()
+    }
+
+    fn stalls(&mut self, from: Side) -> &mut StallClock {
+        let instruments = self.instruments.get_or_insert_default();
+        match from {
+            Side::Client => &mut instruments.client,
+            Side::Upstream => &mut instruments.upstream,
+        }
+    }
 
     fn leg(&mut self, side: Side) -> &mut Leg {
         match side {

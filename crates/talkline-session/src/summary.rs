@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::stalls::Stalls;
+
 /// One session, summed up.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
@@ -36,6 +38,10 @@ pub struct Summary {
     pub uninspected: u64,
     /// The close code that the client was sent, if one was.
     pub client_close_code: Option<u16>,
+    /// How often and how long the client was not read, because the upstream did not keep up.
+    pub client_stalls: Stalls,
+    /// How often and how long the upstream was not read, because the client did not keep up.
+    pub upstream_stalls: Stalls,
 }
 
 /// How a session ended.

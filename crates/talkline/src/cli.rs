@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Check(CheckArguments),
     /// Go the way of a session step by step, with the real upstream, and say where it ends.
     Doctor(DoctorArguments),
+    /// Ask the relay that runs with this configuration whether it is well; 0 if so, 1 if not.
+    Healthcheck(HealthcheckArguments),
     /// Hold one spoken turn through a simulator and the relay, then keep both running.
     Demo(DemoArguments),
     /// Hold one turn with a relay, Azure or OpenAI: a recording or a text in, captions, audio and latencies out.
@@ -202,12 +204,25 @@ pub(crate) struct RunArguments {
     /// Which events are logged, such as `info` or `talkline_gateway=debug`.
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     pub(crate) log_level: String,
+    /// Let other crates log below `info` too. Their lines may hold credentials and payloads: never on
+    /// a machine whose log anybody else reads.
+    #[arg(long)]
+    pub(crate) unsafe_trace: bool,
     /// Open a session with every upstream before listening; exit 77 or 69 when one refuses.
     #[arg(long)]
     pub(crate) require_ready: bool,
     /// Loopback address that stands in for an upstream's: host:port:ip:port. For tests.
     #[arg(long, hide = true, value_parser = talkline_gateway::ResolveOverride::parse)]
     pub(crate) resolve: Vec<talkline_gateway::ResolveOverride>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HealthcheckArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// Ask whether it takes new sessions, too: it does not while it drains or has no upstream token.
+    #[arg(long)]
+    pub(crate) ready: bool,
 }
 
 #[derive(Debug, Args)]

@@ -12,9 +12,12 @@ mod demo;
 mod dev_tls;
 mod doctor;
 mod exit;
+mod healthcheck;
 mod limit_store;
 mod logs;
 mod output;
+#[cfg(test)]
+mod reference;
 mod run;
 mod sim;
 mod talk;
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Healthcheck(arguments) => healthcheck::healthcheck(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Talk(arguments) => talk::talk(&arguments),
         Command::Sim(arguments) => sim::sim(&arguments),

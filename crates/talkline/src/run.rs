@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
-use talkline_gateway::Gateway;
+use talkline_gateway::{Gateway, Metrics};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -32,7 +32,14 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
     let inherited = listener::inherited()?;
     // A mistake in the configuration is shown to a person, not logged.
     drop(configuration::load(&arguments.config)?);
-    logs::start(arguments.log_format, &arguments.log_level)?;
+    let heard = match arguments.unsafe_trace {
+        true => logs::Heard::All,
+        false => logs::Heard::Own,
+    };
+    let log = logs::start(arguments.log_format, &arguments.log_level, heard)?;
+    let metrics = Metrics::new();
+    let dropped = log.dropped.clone();
+    metrics.watch_dropped_lines(move || dropped.dropped_lines() as u64);
     raise_descriptor_limit();
     let tls = dev_certificate(&arguments.config)?;
     let reading = prepared::read(arguments, tls.as_ref());
@@ -53,6 +60,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
     }
     let (listen, watch) = (config.server.listen, config.reload.watch);
     let admin = config.admin.clone();
+    options.metrics = metrics.clone();
     options.limit_store = limit_store::open(&config.limit_store)?;
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -68,7 +76,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         vault.fill().await?;
         let mut gateway = Gateway::new(config, options)
             .map_err(|error| Exit::Configuration(format!("error: {error}")))?;
-        let mut reloads = Reloads::new(arguments.clone(), tls, gateway.reloader())?;
+        let mut reloads = Reloads::new(arguments.clone(), tls, gateway.reloader(), metrics)?;
         reloads.began_with(listen, watch, reading.files, vault.watch());
         if arguments.require_ready {
             require_ready(&gateway).await?;

@@ -8,6 +8,7 @@ mod limits;
 mod names;
 mod oidc;
 mod policies;
+mod prices;
 mod provider;
 mod providers;
 mod selection;
@@ -99,6 +100,7 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
     let reload = Reload {
         watch: reader.duration(&["reload", "watch"]),
     };
+    let prices = prices::read(reader);
     let admin = admin::read(reader, &providers);
     let tokens = tokens::read(reader, &providers);
     let limit_store = limit_store::read(reader, &providers);
@@ -115,6 +117,7 @@ fn config(reader: &mut Reader<'_>, selection: &selection::Selection) -> Option<C
         policies,
         limits,
         reload,
+        prices,
         identities: providers.identities,
         watched_keys: providers.watched_keys,
         vault_identity: providers.vault_identity,

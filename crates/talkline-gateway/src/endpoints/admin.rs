@@ -31,6 +31,7 @@ use crate::{
     admit::{fields, is_loopback_name, too_many_failures},
     connection::{self, Lifecycle},
     head::{HeadError, Rewound, read_head},
+    metrics,
     refusal::HttpRefusal,
     reload::Live,
     server::Shared,
@@ -151,11 +152,12 @@ async fn respond(
         Err(refusal) => Err(refusal),
         Ok(()) => match request.uri().path() {
             "/healthz" | "/readyz" => connection::health(&request, shared, lifecycle),
+            "/metrics" => metrics::respond(&request, &shared.metrics),
             "/admin/revoke" => revoke(request, peer, admin, shared).await,
             _ => Err(HttpRefusal::new(
                 StatusCode::NOT_FOUND,
                 "unknown_path",
-                "there is nothing at this path; operators have /healthz, /readyz and /admin/revoke",
+                "there is nothing at this path; operators have /healthz, /readyz, /metrics and /admin/revoke",
             )),
         },
     };

@@ -86,7 +86,11 @@ pub(crate) async fn answer(
         Ok(response) => response,
         Err(refusal) if origin.is_none() => return Err(refusal),
         Err(refusal) => {
-            crate::report::client_refused(refusal.status().as_u16(), refusal.code());
+            crate::report::client_refused(
+                &shared.metrics,
+                refusal.status().as_u16(),
+                refusal.code(),
+            );
             refusal.into_response()
         }
     };

@@ -3,13 +3,7 @@
 //! A session then stays on the thread that accepted it: its wake-ups cross no thread, and the buffers
 //! that sessions share are the thread's own. Nothing is shared but what [`Shared`](super::Shared) counts.
 
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    thread,
-};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, thread};
 
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -98,6 +92,7 @@ impl Gateway {
         if sessions > 0 {
             info!(sessions, ?grace, "draining");
         }
+        gateway.live.now().shared.metrics.draining();
         lifecycle.send_replace(Lifecycle::Draining);
         let grace_over = Instant::now() + grace;
         if !all_ended(&mut threads, grace_over).await {

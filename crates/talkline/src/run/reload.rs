@@ -4,7 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
-use talkline_gateway::Reloader;
+use talkline_gateway::{Metrics, Reloader};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
@@ -23,6 +23,7 @@ pub(super) struct Reloads {
     arguments: Arc<RunArguments>,
     tls: Option<Arc<ServerConfig>>,
     reloader: Reloader,
+    metrics: Metrics,
     hang_up: Signal,
     /// The address that the process listens on, whatever a later configuration says.
     listen: SocketAddr,
@@ -38,11 +39,13 @@ impl Reloads {
         arguments: RunArguments,
         tls: Option<Arc<ServerConfig>>,
         reloader: Reloader,
+        metrics: Metrics,
     ) -> Result<Self, Exit> {
         Ok(Self {
             arguments: Arc::new(arguments),
             tls,
             reloader,
+            metrics,
             hang_up: signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?,
             listen: SocketAddr::from(([0, 0, 0, 0], 0)),
             every: Duration::ZERO,
@@ -77,7 +80,9 @@ impl Reloads {
             };
             info!(reason, "reading the configuration again");
             notify::reloading();
-            match self.reload().await {
+            let reloaded = self.reload().await;
+            self.metrics.config_reloaded(reloaded.is_ok());
+            match reloaded {
                 Ok(()) => info!("the configuration was reloaded"),
                 Err(wrong) => {
                     log(&wrong);
