@@ -67,7 +67,7 @@ impl Bench {
     }
 
     /// Waits until nothing of any session is left, then ends the relay; it has told of `sessions` ends.
-    async fn is_back_to_the_start(self, sessions: usize) -> String {
+    async fn back_to_the_start(self, sessions: usize) -> String {
         let deadline = Instant::now() + PATIENCE;
         while self.relay.descriptors() > self.idle || self.network.connections() > 0 {
             assert!(
@@ -174,7 +174,7 @@ async fn an_upstream_that_breaks_off_at_any_byte_is_told() {
     }
     // Once more than a frame's first bytes are with the client, nothing can be said any more.
     assert!(cut < sessions, "every session was cut inside a frame");
-    bench.is_back_to_the_start(sessions).await;
+    bench.back_to_the_start(sessions).await;
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn an_upstream_that_breaks_off_within_a_tls_record_is_told() {
             }
         }
     }
-    bench.is_back_to_the_start(sessions).await;
+    bench.back_to_the_start(sessions).await;
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn an_upstream_that_is_reset_between_frames_is_told() {
     assert_eq!(session.event().await.json()["type"], "session.created");
     bench.network.reset();
     assert_eq!(end(session).await, End::Told(1011));
-    bench.is_back_to_the_start(1).await;
+    bench.back_to_the_start(1).await;
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn an_upstream_that_ends_one_direction_does_not_hold_the_client() {
         "{:?}",
         start.elapsed()
     );
-    bench.is_back_to_the_start(1).await;
+    bench.back_to_the_start(1).await;
 }
 
 #[tokio::test]
@@ -242,7 +242,7 @@ async fn a_silent_network_in_either_direction_is_noticed() {
         );
         // What the network kept is delivered to nobody, and its connections end.
         bench.network.heal();
-        bench.is_back_to_the_start(1).await;
+        bench.back_to_the_start(1).await;
     }
 }
 
@@ -275,7 +275,7 @@ async fn turns_are_whole_over_a_bad_network_on_both_sides() {
         let report = timeout(PATIENCE * 2, turn(&call)).await.unwrap().unwrap();
         assert!(report.is_whole(), "seed {seed}: {:?}", report.missing());
         drop(near);
-        bench.is_back_to_the_start(1).await;
+        bench.back_to_the_start(1).await;
     }
 }
 
@@ -295,5 +295,5 @@ async fn a_client_that_is_reset_frees_its_upstream_at_once() {
         assert!(start.elapsed() < PATIENCE, "the upstream is still open");
         sleep(GLANCE).await;
     }
-    bench.is_back_to_the_start(1).await;
+    bench.back_to_the_start(1).await;
 }

@@ -4,6 +4,10 @@
 //! kills them at its end.
 
 #![expect(
+    clippy::print_stdout,
+    reason = "a test says why it is skipped, outside CI"
+)]
+#![expect(
     unreachable_pub,
     reason = "one binary: what the modules share is public to it alone"
 )]

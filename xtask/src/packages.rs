@@ -185,14 +185,14 @@ pub(crate) fn image(workspace: &Workspace) -> Result<()> {
     };
     println!("a spoken turn through simulator and relay, both in the image:");
     process::run(&mut inside(&[], &["demo", "--once"]))?;
-    in_service(&inside)?;
+    in_service(inside)?;
     let size = fs::metadata(&binary)?.len();
     println!("image: {:.1} MiB", size as f64 / f64::from(1 << 20));
     Ok(())
 }
 
 /// The relay as the image starts it, against a simulator, asked for its health from within.
-fn in_service(inside: &dyn Fn(&[(String, String)], &[&str]) -> Command) -> Result<()> {
+fn in_service(inside: impl Fn(&[(String, String)], &[&str]) -> Command) -> Result<()> {
     // Both are free for the moment that matters: nothing else binds them by number.
     let port = |_| Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
     let ports: Vec<u16> = (0..2).map(port).collect::<Result<_>>()?;

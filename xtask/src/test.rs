@@ -105,6 +105,7 @@ fn rust(workspace: &Workspace) -> Result<Tally> {
     for (package, program) in [
         ("nginx-light", "/usr/sbin/nginx"),
         ("haproxy", "/usr/sbin/haproxy"),
+        ("redis-server", "/usr/bin/redis-server"),
     ] {
         if let Err(error) = provision::debian(package, program) {
             println!("{error}");

@@ -624,7 +624,8 @@ fn an_upstream_that_counts_is_heard_out() {
     let closed = |session: &mut Session, now| {
         session.on_control(Side::Client, Control::Close(close(1000, "")), now);
     };
-    let ways: [(&str, &dyn Fn(&mut Session, Instant)); 2] = [("gone", &gone), ("closed", &closed)];
+    type Leave<'a> = &'a dyn Fn(&mut Session, Instant);
+    let ways: [(&str, Leave<'_>); 2] = [("gone", &gone), ("closed", &closed)];
     for (way, leave) in ways {
         let start = Instant::now_for_tests();
         let mut session = Session::new(Limits::default(), start).parting(Some(PARTING));

@@ -49,7 +49,8 @@ fn what_clients_may_do() {
          [clients.access.kiosk]\nroutes = [\"voice\"]\nmaxSessions = 1\nmaxSessionDuration = \"10m\"\n\
          framesPerSecond = 100\nbytesPerSecond = \"64KiB\"\nresponsesPerSession = 5\n\
          responsesPerDay = 50\ntokensPerSession = 5000\ntokensPerDay = 50000\npolicy = \"kiosk\"\n\
-         [clients.access.anonymous]\ntokensPerDay = 1000\n",
+         [clients.access.anonymous]\ntokensPerDay = 1000\n\
+         [policies.house]\n[policies.kiosk]\n",
     )
     .with("KIOSK=kiosk-key-of-some-length")
     .expect_sound();

@@ -68,7 +68,9 @@ mod tests;
 mod upstream;
 
 pub use guard::{Breach, Decision, Farewell, Guard, HEAD_BYTES_MAX, Look, Setup, Watch};
+// What a guard is set up with.
 pub use rules::{
     Choice, DEFAULT_EVENTS, Events, Helpers, Hide, Json, McpServers, OnViolation, OverlayError,
     Policy, Rules, TokensMax, Tools, Tracing,
 };
+pub use talkline_dialect::{ClientDialect, Intent};

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use talkline_dialect::{ClientDialect, Intent};
 use talkline_relay::{Leg, Limits, Options, Session, relay};
-use talkline_session::policy::{Guard, Helpers, Policy, Rules, Setup};
+use talkline_session::policy::{ClientDialect, Guard, Helpers, Intent, Policy, Rules, Setup};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const ROUNDS: usize = 1000;
