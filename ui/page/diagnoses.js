@@ -825,8 +825,16 @@ export const DIAGNOSES = {
     blame: 'network',
     permanence: 'transient',
     summary: "The upstream stopped answering.",
-    confirm: "The log's canonical line says ended_by=upstream and end=ping_timeout: nothing came for limits.pongTimeout after a ping.",
+    confirm: "The log's canonical line says ended_by=upstream and end=ping_timeout: nothing came for limits.pongTimeout, and a ping went unanswered.",
     nextStep: "Open a new session. If it happens often, look for packet loss or a firewall that forgets connections between relay and upstream.",
+  },
+  upstream_stalled: {
+    section: "In a session",
+    blame: 'network',
+    permanence: 'transient',
+    summary: "The upstream stopped taking what was sent to it, or stopped in the middle of a frame.",
+    confirm: "The log's canonical line says ended_by=upstream and end=slow_consumer (it took nothing for limits.stallTimeout) or end=frame_timeout (a frame did not go on for limits.frameTimeout).",
+    nextStep: "Open a new session. If it happens often, look for packet loss or a proxy between relay and upstream that holds data back.",
   },
   session_expired: {
     section: "In a session",
