@@ -28,6 +28,20 @@ struct Bench {
     idle: usize,
 }
 
+/// The descriptors of a relay that is up: what its threads hold is there once one of them answers.
+async fn settled(relay: &Relay) -> usize {
+    drop(RawSession::open(relay.authority(), "/healthz", "").await);
+    let mut seen = relay.descriptors();
+    let mut looks = 0;
+    while looks < 10 {
+        sleep(GLANCE).await;
+        let now = relay.descriptors();
+        looks = if now == seen { looks + 1 } else { 0 };
+        seen = now;
+    }
+    seen
+}
+
 impl Bench {
     async fn plain(chaos: Chaos, more: &str) -> Self {
         let sim = simulator().await;
@@ -53,7 +67,7 @@ impl Bench {
     ) -> Self {
         let relay = Relay::start_env(configuration, &[], variables).await;
         // The first session makes the relay open what it keeps: roots, a resolver.
-        let idle = relay.descriptors();
+        let idle = settled(&relay).await;
         Self {
             relay,
             network,

@@ -180,9 +180,8 @@ async fn check(recipe: Recipe) {
         return;
     }
     let simulator = simulator().await;
-    let configuration = azure(&simulator.base_url())
-        + "server.allowedHosts = [\"localhost\"]\n\
-           limits.pingInterval = \"1s\"\nlimits.drainGrace = \"1s\"\n";
+    let configuration = azure(&simulator.base_url()).replace("relay.test", "localhost")
+        + "limits.pingInterval = \"1s\"\nlimits.drainGrace = \"1s\"\n";
     let mut relay = Relay::start(&configuration).await;
     let front = recipe.start(&relay).await;
 

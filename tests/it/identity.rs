@@ -13,7 +13,7 @@ use talkline_sim::{
 use tokio::process::Command;
 
 use crate::kit::{
-    AZURE_KEY, CLIENT_KEY, RawSession, Relay, azure, ended, simulator, talkline, turn,
+    AZURE_KEY, CLIENT_KEY, CROWD, RawSession, Relay, azure, ended, simulator, talkline, turn,
 };
 
 const CLIENT_SECRET: &str = "CANARY-CLIENT-SECRET-5b1c9e7702f4d8a3361";
@@ -404,6 +404,7 @@ async fn a_key_is_rotated_in_its_file() {
 async fn no_start_is_lost_with_a_second_key() {
     let sim = simulator().await;
     let configuration = azure(&sim.base_url())
+        + CROWD
         + "talk.realtime.providers.openai.apiKeySecondary = { env = \"SECOND\" }\n";
     let relay = Relay::start_env(&configuration, &[], &[("SECOND", NEW_KEY)]).await;
     let sessions = talking(&relay).await;

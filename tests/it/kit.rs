@@ -63,6 +63,9 @@ pub fn azure_deployment(endpoint: &str, deployment: &str) -> String {
     )
 }
 
+/// Lets one source open as many sessions at once as a test wants.
+pub const CROWD: &str = "limits.maxHandshakesPerSource = 1000\nlimits.maxHandshakes = 1000\n";
+
 /// The binary with an environment of its own: nothing of the developer's leaks in.
 pub fn talkline(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_talkline"));

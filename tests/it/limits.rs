@@ -18,7 +18,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::kit::{CLIENT_KEY, DEPLOYMENT, PATIENCE, RawSession, Relay, azure, quick, simulator};
+use crate::kit::{
+    CLIENT_KEY, CROWD, DEPLOYMENT, PATIENCE, RawSession, Relay, azure, quick, simulator,
+};
 
 /// A way to the simulator that counts who takes it.
 struct Counter {
@@ -125,8 +127,7 @@ async fn ten_thousand_guesses() {
 async fn a_hundred_starts_at_once_against_a_limit_of_two() {
     let sim = simulator().await;
     let upstream = Counter::before(sim.addr()).await;
-    let configuration = azure(&upstream.url)
-        + "clients.access.test.maxSessions = 2\nlimits.maxHandshakesPerSource = 1000\nlimits.maxHandshakes = 1000\n";
+    let configuration = azure(&upstream.url) + "clients.access.test.maxSessions = 2\n" + CROWD;
     let relay = Relay::start(&configuration).await;
     let authority = relay.listener.clone();
     let deadline = Instant::now() + Duration::from_secs(15);

@@ -250,12 +250,12 @@ fn broken(sim: &Running) -> Vec<(&'static str, String, Vec<&'static str>)> {
         (
             "an unknown key",
             and("limits.maxSesions = 5"),
-            vec!["key.unknown", "talkline.toml:9", "limits.maxSesions"],
+            vec!["key.unknown", "talkline.toml:10", "limits.maxSesions"],
         ),
         (
             "a value out of range",
             and("limits.maxSessions = 0"),
-            vec!["value.range", "talkline.toml:9"],
+            vec!["value.range", "talkline.toml:10"],
         ),
         (
             "a value of another type",
@@ -329,7 +329,7 @@ async fn a_broken_configuration_is_not_taken_over_and_the_log_says_where() {
 #[tokio::test]
 async fn two_hundred_reloads_under_load_drop_nobody() {
     let sim = simulator().await;
-    let configuration = azure(&sim.base_url());
+    let configuration = azure(&sim.base_url()) + "limits.framesPerSecond = 0\n";
     let relay = Managed::start(&configuration).await;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut load = JoinSet::new();

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    kit::{CLIENT_KEY, PATIENCE, RawSession, Relay, azure, quick, simulator},
+    kit::{CLIENT_KEY, CROWD, PATIENCE, RawSession, Relay, azure, quick, simulator},
     reload::{MOMENT, inheriting, is_alive, open, path},
 };
 
@@ -33,6 +33,7 @@ async fn drain(sessions: usize, grace: Duration) {
     raise_descriptor_limit();
     let sim = simulator().await;
     let configuration = azure(&sim.base_url())
+        + CROWD
         + &format!(
             "limits.drainGrace = \"{}ms\"\nlimits.maxSessions = {}\n",
             grace.as_millis(),

@@ -6,7 +6,7 @@ use talkline_sim::{RedisServer, Running};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::kit::{
-    CLIENT_KEY, DEPLOYMENT, PATIENCE, RawSession, Relay, azure, ended, simulator, talkline,
+    CLIENT_KEY, CROWD, DEPLOYMENT, PATIENCE, RawSession, Relay, azure, ended, simulator, talkline,
 };
 
 const RING: &str = "CANARY-RING-KEY-9a31-4c7de0852b6f91a3d";
@@ -63,6 +63,7 @@ impl Fleet {
 
 fn configuration(sim: &Running, on_outage: &str) -> String {
     azure(&sim.base_url())
+        + CROWD
         + &format!(
             "tokens.keys = [{{ name = \"2026-11\", env = \"RING\" }}]\n\
              clients.access.test.maxSessions = 10\n\

@@ -7,7 +7,7 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, thread};
 
 use tokio::{
     net::{TcpListener, TcpSocket},
-    runtime,
+    runtime::{self, Runtime},
     sync::{oneshot, watch},
     task::JoinSet,
     time::{Instant, timeout_at},
@@ -77,14 +77,17 @@ impl Gateway {
         let pressure = self.live.carried.pressure.clone();
         watching.spawn(pressure.watch(move || sessions.taken() as u64));
         let gateway = Arc::new(self);
+        // Before the first of them accepts: what the process holds open does not change afterwards.
+        let runtimes = listeners.iter().map(|_| runtime());
+        let runtimes: Vec<_> = runtimes.collect::<io::Result<_>>()?;
         let mut threads = Vec::new();
-        for (number, listener) in listeners.into_iter().enumerate() {
+        for (number, (listener, runtime)) in listeners.into_iter().zip(runtimes).enumerate() {
             let accepting = Accepting {
                 gateway: Arc::clone(&gateway),
                 lifecycle: watched.clone(),
                 is_cut: is_cut.clone(),
             };
-            threads.push(start(number, listener, accepting)?);
+            threads.push(start(number, runtime, listener, accepting)?);
         }
         shutdown.await;
         let grace = gateway.live.now().drain_grace;
@@ -124,12 +127,10 @@ struct Accepting {
 /// Starts a thread that accepts on a listener. What is returned completes when its last session is over.
 fn start(
     number: usize,
+    runtime: Runtime,
     listener: std::net::TcpListener,
     accepting: Accepting,
 ) -> io::Result<oneshot::Receiver<()>> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let (ended, has_ended) = oneshot::channel();
     thread::Builder::new()
         .name(format!("relay-{number}"))
@@ -140,6 +141,10 @@ fn start(
             let _ = ended.send(());
         })?;
     Ok(has_ended)
+}
+
+fn runtime() -> io::Result<Runtime> {
+    runtime::Builder::new_current_thread().enable_all().build()
 }
 
 async fn accept(listener: std::net::TcpListener, accepting: Accepting) {

@@ -600,8 +600,8 @@ fn replies_are_paced_and_can_be_cancelled() {
     let spoken = |events: &[Value]| audio(events, "response.output_audio.delta").len();
     assert_eq!(spoken(&bench.pass(Duration::from_millis(299))), 0);
     assert_eq!(spoken(&bench.pass(Duration::from_millis(1))), 9_600);
-    assert_eq!(spoken(&bench.pass(Duration::from_millis(199))), 0);
-    assert_eq!(spoken(&bench.pass(Duration::from_millis(401))), 3 * 9_600);
+    assert_eq!(spoken(&bench.pass(Duration::from_millis(159))), 0);
+    assert_eq!(spoken(&bench.pass(Duration::from_millis(321))), 3 * 9_600);
     bench.refuses(
         json!({"type": "response.cancel", "response_id": "resp_other"}),
         "response_cancel_not_active: Cancellation failed: no active response found",
