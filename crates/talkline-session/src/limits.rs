@@ -49,8 +49,8 @@ pub struct Limits {
     pub idle_max: Option<Duration>,
     /// What the client may send in a second.
     pub client_rate: Rate,
-    /// How long the upstream may go on answering the valid frames of a client that broke a rule, before
-    /// that client is sent its close frame. Zero sends it at once. Defaults to 250 milliseconds.
+    /// How long one side may go on answering the valid frames of the other, which broke a rule, before
+    /// that one is sent its close frame. Zero sends it at once. Defaults to 250 milliseconds.
     pub violation_grace: Duration,
     /// How long one side's close frame waits for the other side's, while messages still flow towards the
     /// one that closes. Defaults to 5 seconds.

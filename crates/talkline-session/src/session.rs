@@ -144,6 +144,12 @@ enum Phase {
         reply_fixed: bool,
         deadline: Instant,
     },
+    /// The upstream broke a rule. What the client owes it for what it sent before still goes there;
+    /// at the deadline both are told.
+    Failing {
+        reply: Close,
+        deadline: Instant,
+    },
     /// The client is gone, or has said goodbye; the upstream is heard out.
     Parting {
         last_event: &'static str,
@@ -408,6 +414,7 @@ impl Session {
         let forwards = match self.phase {
             Phase::Open => true,
             Phase::Closing { closer, .. } => closer == from.peer(),
+            Phase::Failing { .. } => from == Side::Client,
             Phase::Parting { .. } | Phase::Ending { .. } | Phase::Ended => false,
         };
         if forwards && !self.leg(from).silent && !self.leg(from.peer()).lost {
@@ -495,9 +502,12 @@ impl Session {
                 };
             }
             (Phase::Open, Side::Upstream) => {
-                self.close(Side::Upstream, Close::new(code, violation.reason()));
-                self.fail_client(UpstreamLoss::ProtocolViolation, now);
+                self.phase = Phase::Failing {
+                    reply: Close::new(code, violation.reason()),
+                    deadline: now + self.limits.violation_grace,
+                };
             }
+            (Phase::Failing { .. }, Side::Client) => self.finish_failing(now),
             (Phase::Closing { closer, .. }, _) if *closer == from.peer() => {
                 self.finish_closing(None, now)
             }
@@ -542,6 +552,7 @@ impl Session {
                 self.end_by(now + linger);
             }
             (Phase::Closing { .. }, _) => self.finish_closing(None, now),
+            (Phase::Failing { .. }, _) => self.finish_failing(now),
             (Phase::Parting { .. }, Side::Upstream) => self.part(now),
             (Phase::Parting { .. } | Phase::Ending { .. } | Phase::Ended, _) => {}
         }
@@ -611,6 +622,7 @@ impl Session {
         match &self.phase {
             Phase::Ending { deadline } if *deadline <= now => self.end_now(),
             Phase::Closing { deadline, .. } if *deadline <= now => self.finish_closing(None, now),
+            Phase::Failing { deadline, .. } if *deadline <= now => self.finish_failing(now),
             Phase::Parting { deadline, .. } if *deadline <= now => self.part(now),
             Phase::Parting {
                 quiet_until,
@@ -621,8 +633,11 @@ impl Session {
                 self.check_quiet(quiet_max, now);
             }
             Phase::Open => self.check_open(now),
-            Phase::Parting { .. } | Phase::Closing { .. } | Phase::Ending { .. } | Phase::Ended => {
-            }
+            Phase::Failing { .. }
+            | Phase::Parting { .. }
+            | Phase::Closing { .. }
+            | Phase::Ending { .. }
+            | Phase::Ended => {}
         }
     }
 
@@ -651,7 +666,9 @@ impl Session {
                 deadline,
                 ..
             } => Some(*quiet_until.min(deadline)),
-            Phase::Closing { deadline, .. } | Phase::Ending { deadline } => Some(*deadline),
+            Phase::Closing { deadline, .. }
+            | Phase::Failing { deadline, .. }
+            | Phase::Ending { deadline } => Some(*deadline),
             Phase::Ended => None,
         }
     }
@@ -752,6 +769,11 @@ impl Session {
             Phase::Closing { closer, .. } if closer != from => {
                 self.finish_closing(Some(close), now)
             }
+            // The client needs no telling any more.
+            Phase::Failing { .. } => {
+                self.close(Side::Client, close);
+                self.finish_failing(now);
+            }
             Phase::Parting { .. } if from == Side::Upstream => self.part(now),
             Phase::Parting { .. } | Phase::Closing { .. } | Phase::Ending { .. } | Phase::Ended => {
             }
@@ -838,6 +860,19 @@ impl Session {
             .unwrap_or_else(|| reply.clone());
         self.close(*closer, reply);
         self.end_by(now + self.limits.linger);
+    }
+
+    /// Tells both sides what the upstream did.
+    fn finish_failing(&mut self, now: Instant) {
+        let Phase::Failing { reply, .. } = &self.phase else {
+            return;
+        };
+        let reply = reply.clone();
+        self.close(Side::Upstream, reply);
+        match self.client.close_sent {
+            None => self.fail_client(UpstreamLoss::ProtocolViolation, now),
+            Some(_) => self.end_by(now + self.limits.linger),
+        }
     }
 
     /// Tells the client that the upstream is of no more use, in the way that SDKs surface and retry.

@@ -413,6 +413,58 @@ fn a_client_violation_waits_for_the_upstream_no_longer_than_the_grace() {
     assert_eq!(session.poll_timeout(), None);
 }
 
+/// What is owed to an upstream that broke a rule: nothing that it sends, everything sent to it.
+#[test]
+fn an_upstream_violation_leaves_the_client_the_grace_to_answer() {
+    let (mut session, now) = session();
+    session.on_violation(Side::Upstream, Violation::ReservedBits, now);
+    assert_eq!(actions(&mut session), []);
+    assert_eq!(session.on_data_header(Side::Client, now), Verdict::Forward);
+    assert_eq!(
+        session.on_data_header(Side::Upstream, now),
+        Verdict::Discard
+    );
+    let deadline = session.poll_timeout().unwrap();
+    assert_eq!(deadline, now + Duration::from_millis(250));
+    session.on_timeout(deadline);
+    let told = actions(&mut session);
+    assert!(tells(&told, "upstream_protocol_violation"), "{told:?}");
+    let closes = [(Side::Upstream, Some(1002)), (Side::Client, Some(1011))];
+    assert_eq!(codes(&told), closes);
+    session.on_timeout(session.poll_timeout().unwrap());
+    assert_eq!(actions(&mut session), [Action::End]);
+}
+
+#[test]
+fn a_client_that_leaves_within_the_grace_ends_it() {
+    type Leave<'a> = &'a dyn Fn(&mut Session, Instant);
+    let ways: [(Leave<'_>, Option<u16>); 3] = [
+        (
+            &|session, now| session.on_control(Side::Client, Control::Close(close(1000, "")), now),
+            Some(1000),
+        ),
+        (
+            &|session, now| session.on_violation(Side::Client, Violation::Unmasked, now),
+            Some(1011),
+        ),
+        (
+            &|session, now| session.on_lost(Side::Client, Lost::EndOfStream, now),
+            Some(1011),
+        ),
+    ];
+    for (leave, code) in ways {
+        let (mut session, now) = session();
+        session.on_violation(Side::Upstream, Violation::TextUtf8, now);
+        leave(&mut session, now);
+        let mut closes = codes(&actions(&mut session));
+        closes.sort_unstable_by_key(|(side, _)| *side == Side::Upstream);
+        let expected = [(Side::Client, code), (Side::Upstream, Some(1007))];
+        assert_eq!(closes, expected);
+        let end = session.into_summary(now).end;
+        assert_eq!((end.by, end.code), (EndedBy::Upstream, Some(1007)));
+    }
+}
+
 #[test]
 fn a_flood_of_pings_leaves_the_latest_pongs() {
     let (mut session, now) = session();
