@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::report::Tally;
-use crate::test::{Suites, Verdict};
+use crate::conformance::Runner;
+use crate::test::{Outcome, Suites, Verdict};
 use crate::workspace::Workspace;
-use crate::{book, canary, deploy, process, provision, test, tidy};
+use crate::{book, canary, conformance, deploy, process, provision, test, tidy};
 
 /// What a failed step means for the ones after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,7 @@ const STEPS: &[Step] = &[
     ("rustdoc", rustdoc),
     ("each crate alone", each_crate_alone),
     ("test", tests),
+    ("conformance", conformance),
     ("canary", |workspace, _| canary::run(workspace)),
     ("deploy", |workspace, _| deploy::run(workspace)),
     ("book", |workspace, _| book::run(workspace)),
@@ -101,6 +103,18 @@ fn deny(workspace: &Workspace, _: &mut Tally) -> Result<()> {
             .args(["bans", "licenses", "sources"])
             .current_dir(&workspace.root),
     )
+}
+
+/// The Autobahn cases through the relay, and networks that lose packets or fall apart.
+fn conformance(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let mut outcome = Outcome::default();
+    conformance::autobahn(workspace, Runner::Kosoku, &mut outcome);
+    conformance::network(workspace, &mut outcome);
+    *tally += outcome.tally;
+    match outcome.verdict(workspace.runs_in) {
+        Verdict::Passed => Ok(()),
+        Verdict::Failed(reason) => bail!(reason),
+    }
 }
 
 fn clippy(workspace: &Workspace, _: &mut Tally) -> Result<()> {
