@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::report::Tally;
 use crate::conformance::Runner;
+use crate::report::Tally;
 use crate::test::{Outcome, Suites, Verdict};
 use crate::workspace::Workspace;
 use crate::{book, canary, conformance, deploy, process, provision, test, tidy};

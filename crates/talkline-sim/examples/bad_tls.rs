@@ -57,10 +57,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         running.push(simulator);
     }
     let refusals = Refusal::all();
+    let failures = Misbehaviour::ALL
+        .into_iter()
+        .filter(|each| each.is_failure())
+        .map(Misbehaviour::name);
     let names = json!({
         "upstreams": addresses,
         "refusals": refusals.iter().map(Refusal::name).collect::<Vec<_>>(),
-        "misbehaviours": Misbehaviour::ALL.map(Misbehaviour::name),
+        "misbehaviours": failures.collect::<Vec<_>>(),
     });
     let mut out = tokio::io::stdout();
     out.write_all(format!("{names}\n").as_bytes()).await?;

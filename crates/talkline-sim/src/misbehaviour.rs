@@ -56,6 +56,12 @@ impl Misbehaviour {
         Self::LongReply,
     ];
 
+    /// Whether a client has to be told that something went wrong.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Self::LongReply)
+    }
+
     /// The stable name, which is also the deployment name that selects it.
     #[must_use]
     pub fn name(self) -> &'static str {
