@@ -2,6 +2,8 @@
 
 use std::{
     convert::Infallible,
+    future::Future,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -33,6 +35,7 @@ use crate::{
     handshake,
     head::{HeadError, Rewound, read_head},
     limits::{self, Meter, Watched},
+    metrics::ActiveSession,
     places::Place,
     refusal::{HttpRefusal, problem},
     report::{self, SessionLabels},
@@ -101,7 +104,12 @@ enum Outcome {
     Refused(Box<Diagnosis>),
 }
 
-/// Serves one request on `io`, and the session that may come of it.
+/// A session from its first frame to its line in the log.
+///
+/// On the heap by itself, so that a task keeps no room for the handshake that is over.
+pub(crate) type Relayed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Serves one request on `io`; returns the session that comes of it, if one does.
 ///
 /// # Cancel safety
 ///
@@ -112,17 +120,22 @@ pub(crate) async fn serve<IO>(
     deadline: Instant,
     entry: Entry,
     lifecycle: watch::Receiver<Lifecycle>,
-) where
+) -> Option<Relayed>
+where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let head = match timeout_at(deadline, read_head(&mut io, shared.head_limits)).await {
         Ok(Ok(head)) => head,
         Ok(Err(HeadError::Refused(refusal))) => {
             report::client_refused(&shared.metrics, refusal.status().as_u16(), refusal.code());
-            return answer_and_close(io, &refusal).await;
+            answer_and_close(io, &refusal).await;
+            return None;
         }
-        Ok(Err(HeadError::Gone)) => return,
-        Err(_) => return debug!("a client sent no request in time"),
+        Ok(Err(HeadError::Gone)) => return None,
+        Err(_) => {
+            debug!("a client sent no request in time");
+            return None;
+        }
     };
     let peer = entry.peer;
     let slot = Arc::new(Mutex::new(Slot {
@@ -150,9 +163,12 @@ pub(crate) async fn serve<IO>(
     let opening = lock(&slot).opening.take();
     drop(slot);
     match (served, opening) {
-        (Ok(()), Some(opening)) => open::<IO>(opening, &shared, lifecycle).await,
-        (Ok(()), None) => {}
-        (Err(error), _) => debug!(%error, "a client connection failed before its session"),
+        (Ok(()), Some(opening)) => open::<IO>(opening, shared, lifecycle).await,
+        (Ok(()), None) => None,
+        (Err(error), _) => {
+            debug!(%error, "a client connection failed before its session");
+            None
+        }
     }
 }
 
@@ -414,7 +430,11 @@ fn switching_protocols(key: &str, ask: &Ask, labels: &SessionLabels) -> Response
 }
 
 /// What follows the 101: the session, or the reason why there is none.
-async fn open<IO>(opening: Opening, shared: &Shared, lifecycle: watch::Receiver<Lifecycle>)
+async fn open<IO>(
+    opening: Opening,
+    shared: Arc<Shared>,
+    lifecycle: watch::Receiver<Lifecycle>,
+) -> Option<Relayed>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -433,39 +453,32 @@ where
                 let early = Bytes::from([&front[..], &parts.read_buf[..]].concat());
                 Leg { io, early }
             }
-            Err(_) => return debug!("the client stream changed its type"),
+            Err(_) => {
+                debug!("the client stream changed its type");
+                return None;
+            }
         },
-        Err(error) => return debug!(%error, "a client went away before its 101"),
+        Err(error) => {
+            debug!(%error, "a client went away before its 101");
+            return None;
+        }
+    };
+    let opened = Opened {
+        labels,
+        seat,
+        shared,
+        lifecycle,
     };
     match outcome {
         Outcome::Open(Upstream::Plain(upstream)) => {
-            let summary = run(
-                client,
-                upstream,
-                UpstreamMasking::Fresh,
-                shared,
-                &labels,
-                seat,
-                lifecycle,
-            )
-            .await;
-            report::session_ended(&shared.metrics, &shared.prices, &labels, &summary);
+            Some(opened.session(client, upstream, UpstreamMasking::Fresh))
         }
         Outcome::Open(Upstream::Tls(upstream)) => {
-            let summary = run(
-                client,
-                upstream,
-                UpstreamMasking::Verbatim,
-                shared,
-                &labels,
-                seat,
-                lifecycle,
-            )
-            .await;
-            report::session_ended(&shared.metrics, &shared.prices, &labels, &summary);
+            Some(opened.session(client, upstream, UpstreamMasking::Verbatim))
         }
         Outcome::Refused(diagnosis) => {
-            report::session_refused(&shared.metrics, &labels, shared.refusals, &diagnosis);
+            let Opened { labels, shared, .. } = &opened;
+            report::session_refused(&shared.metrics, labels, shared.refusals, &diagnosis);
             let code = diagnosis.permanence.close_code();
             refuse(
                 client,
@@ -475,70 +488,105 @@ where
                 REFUSAL_DEADLINE,
             )
             .await;
+            None
         }
     }
 }
 
-async fn run<C, U>(
-    client: Leg<C>,
-    upstream: Leg<U>,
-    upstream_masking: UpstreamMasking,
-    shared: &Shared,
-    labels: &SessionLabels,
+/// Both handshakes are done.
+struct Opened {
+    labels: SessionLabels,
     seat: Seat,
-    mut lifecycle: watch::Receiver<Lifecycle>,
-) -> Summary
-where
-    C: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
-{
-    let Seat {
-        client: who,
-        lease,
-        policy,
-        setup,
-        revocations,
-        _permit,
-    } = seat;
-    let identity = who.identity();
-    let meter = Meter::new(&identity.limits);
-    let limits = limits::session(&shared.session_limits, &identity.limits);
-    // Polled seldom, and large: on the heap it does not make every session's task larger.
-    let stop = Box::pin(async {
-        let watched = Watched {
-            client: &who,
-            lease: &lease,
-            meter: &meter,
-        };
-        tokio::select! {
-            stop = limits::watch(watched, revocations, shared) => stop,
-            // An error means that the service is being dropped, which ends this task as well.
-            _ = lifecycle.wait_for(|state| *state == Lifecycle::Ending) => farewell(),
+    shared: Arc<Shared>,
+    lifecycle: watch::Receiver<Lifecycle>,
+}
+
+/// What a session is held to while it runs, and what its end is told with.
+struct Held {
+    labels: SessionLabels,
+    client: Client,
+    lease: Lease,
+    meter: Meter,
+    shared: Arc<Shared>,
+    _active: ActiveSession,
+    _permit: Place,
+}
+
+impl Opened {
+    /// The session. Everything that is asked seldom lies beside it on the heap: an idle session costs what
+    /// it keeps.
+    fn session<C, U>(self, client: Leg<C>, upstream: Leg<U>, masking: UpstreamMasking) -> Relayed
+    where
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        U: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Opened {
+            labels,
+            seat,
+            shared,
+            mut lifecycle,
+        } = self;
+        let identity = seat.client.identity();
+        let meter = Meter::new(&identity.limits);
+        let limits = limits::session(&shared.session_limits, &identity.limits);
+        let mut session = Session::new(limits, std::time::Instant::now())
+            .with_jitter(luck())
+            .parting(labels.parting)
+            .on_incident(report::incidents(&labels))
+            .on_response(meter.observer())
+            .on_timing(shared.metrics.timings());
+        if let Some(guard) = seat.setup.and_then(|setup| Guard::new(seat.policy, setup)) {
+            session = session.guarded(guard);
         }
-    });
-    let mut session = Session::new(limits, std::time::Instant::now())
-        .with_jitter(luck())
-        .parting(labels.parting)
-        .on_incident(report::incidents(labels))
-        .on_response(meter.observer())
-        .on_timing(shared.metrics.timings());
-    if let Some(guard) = setup.and_then(|setup| Guard::new(policy, setup)) {
-        session = session.guarded(guard);
-    }
-    let _active = shared.metrics.session_opened(labels.kind());
-    let summary = relay(
-        client,
-        upstream,
-        session,
-        RelayOptions {
-            upstream_masking,
+        let options = RelayOptions {
+            upstream_masking: masking,
             budget: Some(Arc::clone(&shared.budget)),
-        },
-        stop,
-    )
-    .await;
-    meter.close(&identity.name, shared).await;
-    summary
+        };
+        let held = Arc::new(Held {
+            _active: shared.metrics.session_opened(labels.kind()),
+            labels,
+            client: seat.client,
+            lease: seat.lease,
+            meter,
+            shared,
+            _permit: seat._permit,
+        });
+        let revocations = seat.revocations;
+        let stop = Box::pin({
+            let held = Arc::clone(&held);
+            async move {
+                tokio::select! {
+                    stop = limits::watch(held.watched(), revocations, &held.shared) => stop,
+                    // An error means that the service is being dropped, which ends this task as well.
+                    _ = lifecycle.wait_for(|state| *state == Lifecycle::Ending) => farewell(),
+                }
+            }
+        });
+        let relayed: Pin<Box<dyn Future<Output = Summary> + Send>> =
+            Box::pin(relay(client, upstream, session, options, stop));
+        Box::pin(async move {
+            // Nothing of this is kept across an `await`, where it would take room from the start.
+            held.end(relayed.await).await;
+        })
+    }
+}
+
+impl Held {
+    fn watched(&self) -> Watched<'_> {
+        Watched {
+            client: &self.client,
+            lease: &self.lease,
+            meter: &self.meter,
+        }
+    }
+
+    fn end(self: Arc<Self>, summary: Summary) -> Relayed {
+        Box::pin(async move {
+            let Held { shared, labels, .. } = &*self;
+            self.meter.close(&self.client.identity().name, shared).await;
+            report::session_ended(&shared.metrics, &shared.prices, labels, &summary);
+        })
+    }
 }
 
 /// Answers a request that hyper never saw, and hangs up without losing the answer to a TCP reset.

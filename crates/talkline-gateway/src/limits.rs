@@ -13,7 +13,7 @@ use talkline_auth::{
 use talkline_session::{ErrorEvent, Limits as SessionLimits, Rate, ResponseUsage, Stop};
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, interval_at, timeout},
+    time::{Instant, Interval, interval_at, timeout},
 };
 use tracing::{debug, warn};
 
@@ -228,9 +228,8 @@ pub(crate) async fn watch(
     };
     // A store of this process alone changes by this process alone, which says so.
     let is_shared = lease.renew_every().is_some();
-    let every = |period: Duration| interval_at(Instant::now() + period, period);
-    let mut poll = every(REVOCATION_POLL);
-    let mut renewal = every(lease.renew_every().unwrap_or(REVOCATION_POLL));
+    let mut poll = Every::new(is_shared.then_some(REVOCATION_POLL));
+    let mut renewal = Every::new(lease.renew_every());
     loop {
         let ask = tokio::select! {
             () = meter.0.changed.notified() => {
@@ -241,8 +240,8 @@ pub(crate) async fn watch(
             }
             // The other end lives as long as the service.
             changed = revocations.changed() => changed.is_ok(),
-            _ = poll.tick(), if is_shared => true,
-            _ = renewal.tick(), if is_shared => {
+            () = poll.tick() => true,
+            () = renewal.tick() => {
                 let renewed = timeout(STORE_TIME_MAX, shared.store.renew(lease, now())).await;
                 if !matches!(renewed, Ok(Ok(()))) {
                     // The store itself says once that it is away.
@@ -258,6 +257,24 @@ pub(crate) async fn watch(
                 Ok(Err(error)) => debug!(%error, "the limit store does not say what is revoked"),
                 Err(_) => debug!("the limit store does not answer"),
             }
+        }
+    }
+}
+
+/// A clock that ticks, or none: a timer costs memory that most sessions have no use for.
+struct Every(Option<Interval>);
+
+impl Every {
+    fn new(period: Option<Duration>) -> Self {
+        Self(period.map(|period| interval_at(Instant::now() + period, period)))
+    }
+
+    async fn tick(&mut self) {
+        match &mut self.0 {
+            Some(interval) => {
+                interval.tick().await;
+            }
+            None => std::future::pending().await,
         }
     }
 }

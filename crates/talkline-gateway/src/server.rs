@@ -406,22 +406,35 @@ impl Gateway {
             source,
         };
         let tls = now.tls.clone();
-        connections.spawn(async move {
+        // Large, and soon over: its memory is free again when the session begins.
+        let handshake = Box::pin(async move {
             let deadline = Instant::now() + shared.handshake_timeout;
             if let Err(error) = shared.client_sockets.prepare(&stream) {
                 debug!(%error, "connection could not be set up");
-                return;
+                return None;
             }
             match tls {
                 None => connection::serve(stream, shared, deadline, entry, lifecycle).await,
                 Some(tls) => match timeout_at(deadline, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
-                        connection::serve(Box::new(stream), shared, deadline, entry, lifecycle)
-                            .await;
+                        let stream = Box::new(stream);
+                        connection::serve(stream, shared, deadline, entry, lifecycle).await
                     }
-                    Ok(Err(error)) => debug!(%error, "TLS handshake with a client failed"),
-                    Err(_) => debug!("TLS handshake with a client took too long"),
+                    Ok(Err(error)) => {
+                        debug!(%error, "TLS handshake with a client failed");
+                        None
+                    }
+                    Err(_) => {
+                        debug!("TLS handshake with a client took too long");
+                        None
+                    }
                 },
+            }
+        });
+        connections.spawn(async move {
+            let session = handshake.await;
+            if let Some(session) = session {
+                session.await;
             }
         });
     }
