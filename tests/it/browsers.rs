@@ -130,6 +130,31 @@ async fn a_page_gets_the_relay_with_azure_whatever_it_asks_for() {
 }
 
 #[tokio::test]
+async fn a_page_is_told_what_the_operator_pays() {
+    let sim = simulator().await;
+    let priced = format!(
+        "prices.currency = \"EUR\"\n\
+         [prices.models.{DEPLOYMENT}]\n\
+         inputText = \"4\"\ninputAudio = \"32.00\"\ncachedInputAudio = \"0.40\"\n\
+         outputText = \"16\"\noutputAudio = \"64.5\"\n"
+    );
+    let priced = Relay::start(&(with_page(azure(&sim.base_url())) + &priced)).await;
+    let told = post(&priced, "/talk/session", &bearer(), &json!({})).await;
+    assert_eq!(
+        told.json()["prices"],
+        json!({
+            "currency": "EUR",
+            "input": {"text": 4.0, "audio": 32.0, "image": 0.0},
+            "cached": {"text": 4.0, "audio": 0.4, "image": 0.0},
+            "output": {"text": 16.0, "audio": 64.5},
+        })
+    );
+    let unpriced = Relay::start(&with_page(azure(&sim.base_url()))).await;
+    let told = post(&unpriced, "/talk/session", &bearer(), &json!({})).await;
+    assert_eq!(told.json()["prices"], Value::Null);
+}
+
+#[tokio::test]
 async fn a_token_holds_what_it_was_made_for() {
     let sim = simulator().await;
     let relay = Relay::start(&with_page(azure(&sim.base_url()))).await;

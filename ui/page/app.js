@@ -215,7 +215,7 @@ class App {
       this.#figures.begin(ticket.prices);
       this.#figures.connected(milliseconds);
       this.#showWhere(ticket.model ?? '', ticket.transport);
-      this.#probe();
+      this.#measure(session);
     });
     session.on('closed', (failure) => {
       if (!current()) return;
@@ -300,8 +300,12 @@ class App {
   }
 
   #probe() {
-    if (!this.#isOpen || !this.#session) return;
-    void this.#session.measureRelay().then((time) => this.#figures.relay(time));
+    if (this.#isOpen && this.#session) this.#measure(this.#session);
+  }
+
+  /** @param {TalkSession} session */
+  #measure(session) {
+    void session.measureRelay().then((time) => this.#figures.relay(time));
   }
 
   /** @param {string} text */
