@@ -33,6 +33,8 @@ export class Problem {
     this.#link.hidden = !EXPLAINED.has(code);
     const microphone = code.startsWith('microphone_');
     this.#write.hidden = !microphone;
+    // The page would have to come from elsewhere.
+    this.#retry.hidden = code === 'insecure_context';
     this.#retry.textContent = microphone ? 'Try again' : 'Connect again';
     this.#box.hidden = false;
   }
