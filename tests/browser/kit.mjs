@@ -195,6 +195,8 @@ export class Visitor {
       headless: true,
       viewport: { width, height },
       bypassCSP: ears,
+      // The certificate of `--tls-dev` is known to nobody.
+      ignoreHTTPSErrors: true,
       colorScheme: dark ? 'dark' : 'light',
       args: [
         '--no-sandbox',

@@ -440,6 +440,20 @@ test('the parrot says what it was told', async () => {
   }
 });
 
+test('by TLS the page and its WebSocket are both secure', async () => {
+  const secure = await demo('--tls-dev');
+  try {
+    await visit(secure.url, {}, async (visitor) => {
+      assert.match(secure.url, /^https:/);
+      await visitor.page.fill('#text', 'What can you do?');
+      await visitor.page.keyboard.press('Enter');
+      await visitor.state('speaking');
+    });
+  } finally {
+    await secure.talkline.stop();
+  }
+});
+
 test('the page is sent with a policy that knows no other origin', async () => {
   for (const path of ['', 'page/app.js', 'client/src/playback-worklet.js', 'errors.html']) {
     const answer = await fetch(new URL(path, running.url));
