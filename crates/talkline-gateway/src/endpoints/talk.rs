@@ -161,7 +161,8 @@ fn relay_answer(
 
 /// What a million tokens cost by modality, as a page adds it up; null where the operator priced nothing.
 fn prices(route: &RouteMatch<'_>, table: &Prices) -> Value {
-    let Some(prices) = table.models.get(route.upstream.deployment().unwrap_or(route.alias)) else {
+    let asked_for = route.upstream.deployment().unwrap_or(route.alias);
+    let Some(prices) = table.models.get(asked_for) else {
         return Value::Null;
     };
     // Prices are kept in millionths.
