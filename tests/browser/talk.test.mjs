@@ -324,6 +324,7 @@ test('a whole turn by keyboard alone, push-to-talk included', async () => {
     await press('end');
     await visitor.page.keyboard.press('Enter');
     await visitor.state('closed');
+    assert.equal(await visitor.page.evaluate(() => document.activeElement?.id), 'talk', 'the focus is not lost');
     assert.equal((await visitor.events('sent', 'input_audio_buffer.append')).length, sent, 'nothing is sent unless the key is held');
   });
 });

@@ -85,7 +85,11 @@ class App {
   #listenToButtons() {
     this.#talk.addEventListener('click', () => this.#pressTalk());
     this.#holdToTalk();
-    this.#end.addEventListener('click', () => void this.#session?.close());
+    this.#end.addEventListener('click', () => {
+      void this.#session?.close();
+      // It hides itself, and the focus would be nowhere.
+      this.#talk.focus();
+    });
     this.#mute.addEventListener('click', () => {
       const muted = toggle(this.#mute);
       this.#session?.mute(muted);
@@ -99,7 +103,10 @@ class App {
       this.#session?.setPushToTalk(pushes);
       this.#render();
     });
-    element('retry', HTMLButtonElement).addEventListener('click', () => void this.#connect(true));
+    element('retry', HTMLButtonElement).addEventListener('click', () => {
+      this.#talk.focus();
+      void this.#connect(true);
+    });
     element('write-instead', HTMLButtonElement).addEventListener('click', () => void this.#writeInstead());
     element('write', HTMLFormElement).addEventListener('submit', (event) => {
       event.preventDefault();

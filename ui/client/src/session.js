@@ -230,6 +230,7 @@ export class TalkSession extends Emitter {
    */
   mute(muted) {
     this.#muted = muted;
+    if (muted) this.#early = [];
   }
 
   /** @param {boolean} on */
@@ -241,6 +242,7 @@ export class TalkSession extends Emitter {
   setPushToTalk(on) {
     if (this.#pressed) this.release();
     this.#pushToTalk = on;
+    if (on) this.#early = [];
     if (this.#open) this.#set({ turnDetection: !on });
   }
 

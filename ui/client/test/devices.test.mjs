@@ -233,6 +233,14 @@ test('what is said while the session is being made is not lost, and goes out as 
     await quiet.connecting;
     assert.deepEqual(appended(quiet.socket), []);
   }
+  for (const hush of [(it) => it.mute(true), (it) => it.setPushToTalk(true)]) {
+    const hushed = await connected();
+    speak(hushed.nodes, 1);
+    hush(hushed.session);
+    hushed.receive(CREATED);
+    await hushed.connecting;
+    assert.deepEqual(appended(hushed.socket), [], 'whoever mutes takes it back');
+  }
 });
 
 test('a microphone that is unplugged is replaced, at once or when there is one again', async () => {
