@@ -220,6 +220,16 @@ test('no microphone: writing works all the same, and the codes are explained', a
     assert.match(await visitor.page.locator('article:target').innerText(), /No microphone was found/);
     await checkAccessible(visitor, 'error codes');
     await visitor.shot('error-codes', { fullPage: false });
+    const codes = await visitor.page.evaluate(async () => {
+      const { DIAGNOSES } = await import('/talk/page/diagnoses.js');
+      const { explained } = await import('/talk/client/src/failure.js');
+      return [...new Set([...Object.keys(DIAGNOSES), ...explained().map(({ code }) => code)])];
+    });
+    const articles = await visitor.page.locator('article').evaluateAll((all) => all.map(({ id, textContent }) => ({ id, textContent })));
+    assert.deepEqual(articles.map(({ id }) => id).sort(), codes.sort());
+    assert.ok(codes.length > 100 && articles.every(({ textContent }) => /What to do: ./.test(textContent)));
+    await visitor.page.fill('#search', 'azure_dns_timeout');
+    assert.equal(await visitor.page.locator('article:visible').count(), 1);
   });
 });
 
