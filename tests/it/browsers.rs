@@ -130,6 +130,52 @@ async fn a_page_gets_the_relay_with_azure_whatever_it_asks_for() {
 }
 
 #[tokio::test]
+async fn the_page_is_served_by_operators_who_want_it() {
+    let sim = simulator().await;
+    let without = Relay::start(&azure(&sim.base_url())).await;
+    for path in ["/", "/talk", "/talk/", "/talk/page/app.js"] {
+        let answer = ask(&without, "GET", path, "", "").await;
+        assert_eq!(answer.refusal(), "404 unknown_path", "{path}");
+    }
+    let with = Relay::start(&(azure(&sim.base_url()) + "ui.enabled = true\n")).await;
+    let page = ask(&with, "GET", "/talk/", "", "").await;
+    assert_eq!(page.status, "200");
+    assert!(page.body.contains("<title>Talk · Talkline</title>"));
+    let policy = page.header("content-security-policy").unwrap();
+    let mut directives = policy.split("; ");
+    assert_eq!(directives.next(), Some("default-src 'none'"));
+    for directive in directives {
+        let (_, sources) = directive.split_once(' ').unwrap();
+        assert!(["'self'", "'none'"].contains(&sources), "{directive}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_is_told_what_the_operator_pays() {
+    let sim = simulator().await;
+    let priced = format!(
+        "prices.currency = \"EUR\"\n\
+         [prices.models.{DEPLOYMENT}]\n\
+         inputText = \"4\"\ninputAudio = \"32.00\"\ncachedInputAudio = \"0.40\"\n\
+         outputText = \"16\"\noutputAudio = \"64.5\"\n"
+    );
+    let priced = Relay::start(&(with_page(azure(&sim.base_url())) + &priced)).await;
+    let told = post(&priced, "/talk/session", &bearer(), &json!({})).await;
+    assert_eq!(
+        told.json()["prices"],
+        json!({
+            "currency": "EUR",
+            "input": {"text": 4.0, "audio": 32.0, "image": 0.0},
+            "cached": {"text": 4.0, "audio": 0.4, "image": 0.0},
+            "output": {"text": 16.0, "audio": 64.5},
+        })
+    );
+    let unpriced = Relay::start(&with_page(azure(&sim.base_url()))).await;
+    let told = post(&unpriced, "/talk/session", &bearer(), &json!({})).await;
+    assert_eq!(told.json()["prices"], Value::Null);
+}
+
+#[tokio::test]
 async fn a_token_holds_what_it_was_made_for() {
     let sim = simulator().await;
     let relay = Relay::start(&with_page(azure(&sim.base_url()))).await;

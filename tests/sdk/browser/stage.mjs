@@ -46,13 +46,17 @@ class Talkline {
   /** The first group of the first line that matches, waited for if need be. */
   async find(pattern) {
     const found = () => this.output.map((line) => pattern.exec(line)).find((match) => match)?.[1];
-    const signal = AbortSignal.timeout(START_MS);
-    while (found() === undefined && !this.#closed) {
-      await once(this.#changed, 'change', { signal }).catch(() => {});
-      if (signal.aborted) break;
-    }
+    await this.until(() => found() !== undefined);
     if (found() === undefined) throw new Error(`no line matches ${pattern}:\n${this.output.join('\n')}`);
     return found();
+  }
+
+  /** Waits until the output is as wanted, or no more of it comes. */
+  async until(isSo) {
+    const signal = AbortSignal.timeout(START_MS);
+    while (!isSo() && !this.#closed && !signal.aborted) {
+      await once(this.#changed, 'change', { signal }).catch(() => {});
+    }
   }
 
   async stop() {
@@ -212,10 +216,11 @@ export class Stage {
     );
   }
 
-  /** The codes with which the relay refused clients, in order. */
-  refusals() {
-    return this.relay.output
-      .filter((line) => line.includes('"client refused"'))
+  /** The codes with which the relay refused clients, in order, once its log has this many. */
+  async refusals(count) {
+    const lines = () => this.relay.output.filter((line) => line.includes('"client refused"'));
+    await this.relay.until(() => lines().length >= count);
+    return lines()
       .map((line) => JSON.parse(line))
       .map((line) => line.fields?.code ?? line.code);
   }
