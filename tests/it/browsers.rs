@@ -133,8 +133,9 @@ async fn a_page_gets_the_relay_with_azure_whatever_it_asks_for() {
 async fn a_token_holds_what_it_was_made_for() {
     let sim = simulator().await;
     let relay = Relay::start(&with_page(azure(&sim.base_url()))).await;
+    // The longest that OpenAI's endpoint takes.
     let asked = json!({
-        "expires_after": {"anchor": "created_at", "seconds": 600},
+        "expires_after": {"anchor": "created_at", "seconds": 7200},
         "session": {"type": "realtime", "model": DEPLOYMENT, "instructions": "CANARY-PROMPT", "audio": {"output": {"voice": "marin"}}},
     });
     for path in [
@@ -236,6 +237,13 @@ async fn requests_are_read_strictly() {
             "/v1/realtime/client_secrets",
             &json_type,
             "{\"expires_after\":{\"seconds\":0}}",
+            "400 invalid_value",
+        ),
+        (
+            "POST",
+            "/v1/realtime/client_secrets",
+            &json_type,
+            "{\"expires_after\":{\"seconds\":7201}}",
             "400 invalid_value",
         ),
         ("GET", "/talk/session", &key, "", "405 method_not_allowed"),

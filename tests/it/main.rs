@@ -25,6 +25,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod overload;
+mod policies;
 mod recording;
 mod refusals;
 mod reload;

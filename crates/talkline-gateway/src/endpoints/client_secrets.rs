@@ -167,13 +167,14 @@ fn wish(asked: Asked, arrival: &Arrival, shared: &Shared) -> Result<Wish, HttpRe
                 ));
             }
             match after.seconds {
-                Some(0) | Some(ASKED_SECONDS_MAX..) => {
+                None => None,
+                Some(seconds @ 1..=ASKED_SECONDS_MAX) => Some(Duration::from_secs(seconds)),
+                Some(_) => {
                     return Err(invalid(
                         "`expires_after.seconds` is 1 to 7200",
                         "expires_after.seconds",
                     ));
                 }
-                seconds => seconds.map(Duration::from_secs),
             }
         }
     };
