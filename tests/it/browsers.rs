@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use talkline_sim::{Profile, Refusal, caller::Secret};
 
 use crate::kit::{
-    AZURE_KEY, CLIENT_KEY, DEPLOYMENT, RawSession, Relay, Trap, azure, quick, raw, simulator, turn,
+    AZURE_KEY, CLIENT_KEY, Counter, DEPLOYMENT, RawSession, Relay, Trap, azure, quick, raw,
+    simulator, turn,
 };
 
 const PAGE: &str = "https://app.test";
@@ -301,7 +302,8 @@ async fn only_listed_pages_may_read_the_answers() {
 #[tokio::test]
 async fn hostile_pages_reach_nothing_upstream() {
     let sim = simulator().await;
-    let open = azure(&sim.base_url()).replace(
+    let upstream = Counter::before(sim.addr()).await;
+    let open = azure(&upstream.url).replace(
         "clients.keys = [{ name = \"test\", env = \"CLIENT_KEY\" }]",
         "clients.allowAnonymous = true",
     );
@@ -338,7 +340,7 @@ async fn hostile_pages_reach_nothing_upstream() {
             "{host} {headers} {answer}"
         );
     }
-    assert_eq!(sim.requests().len(), 0);
+    assert_eq!(upstream.dials(), 0);
 }
 
 /// A relay in front of what stands in for api.openai.com, over TLS.
