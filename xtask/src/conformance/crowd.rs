@@ -18,7 +18,7 @@ use super::upstream::Upstream;
 use crate::report::Tally;
 use crate::workspace::Workspace;
 
-/// Clients that ask for a place at one moment, and how many there are.
+/// Clients that ask for a place at one moment, and how many places there are.
 const STARTS: usize = 100;
 const PLACES: usize = 2;
 /// Clients that present the same token at one moment.
@@ -36,22 +36,24 @@ const CONFIGURATION: &str = "\
     limits.maxFailures = 1000000\n\
     limits.failureWindow = \"1s\"\n";
 
+type Rounds = fn(&Crowd, usize) -> Result<()>;
+
+/// By name, with what the configuration says beside [`CONFIGURATION`].
+const CROWDS: [(&str, &str, Rounds); 2] = [
+    ("starts", "clients.access.crowd.maxSessions = 2\n", starts),
+    ("replays", "", replays),
+];
+
 /// Runs both crowds, `rounds` times each.
 ///
 /// # Errors
 /// When the relay does not start.
 pub(crate) fn run(workspace: &Workspace, talkline: &Path, rounds: usize) -> Result<Tally> {
     let folder = workspace.target.join("conformance/crowd");
-    let crowds: [(&str, fn(&Crowd, usize) -> Result<()>); 2] =
-        [("starts", starts), ("replays", replays)];
     let mut tally = Tally::default();
-    for (name, crowd) in crowds {
+    for (name, limits, crowd) in CROWDS {
         let upstream = Upstream::start()?;
-        let places = match name {
-            "starts" => format!("clients.access.crowd.maxSessions = {PLACES}\n"),
-            _ => String::new(),
-        };
-        let configuration = format!("{CONFIGURATION}{places}");
+        let configuration = format!("{CONFIGURATION}{limits}");
         let relay = Relay::start(
             talkline,
             &folder.join(name),
