@@ -171,6 +171,24 @@ async fn a_token_holds_what_it_was_made_for() {
 }
 
 #[tokio::test]
+async fn a_token_mints_nothing() {
+    let sim = simulator().await;
+    let relay = Relay::start(&with_page(azure(&sim.base_url()))).await;
+    let made = post(&relay, "/talk/session", &bearer(), &json!({})).await;
+    let token = made.json()["client_secret"]["value"].clone();
+    let token = token.as_str().unwrap();
+    let header = format!("Authorization: Bearer {token}\r\n");
+    for path in ["/talk/session", "/v1/realtime/client_secrets"] {
+        let refused = post(&relay, path, &header, &json!({})).await;
+        assert_eq!(refused.refusal(), "403 token_cannot_mint");
+    }
+    // It is still good for what it was made for.
+    let mut call = relay.plain_call();
+    call.bearer = Some(Secret::new(token));
+    assert!(turn(&call).await.unwrap().is_whole());
+}
+
+#[tokio::test]
 async fn requests_are_read_strictly() {
     let sim = simulator().await;
     let relay = Relay::start(&with_page(azure(&sim.base_url()))).await;
