@@ -486,6 +486,12 @@ impl RawSession {
         }
     }
 
+    /// What follows the head of a refusal, to the end.
+    pub async fn body(&mut self) -> Vec<u8> {
+        while self.fill().await {}
+        std::mem::take(&mut self.buffer)
+    }
+
     /// The next frame, or `None` at the end of the stream.
     pub async fn frame(&mut self) -> Option<RawFrame> {
         loop {

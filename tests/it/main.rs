@@ -15,6 +15,7 @@
 
 mod admission;
 mod browsers;
+mod clients;
 mod command_line;
 mod doctor;
 mod faults;
