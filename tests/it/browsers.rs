@@ -433,6 +433,10 @@ async fn openai_gives_browsers_a_secret_of_its_own_with_webrtc() {
     )
     .await;
     assert_eq!(made.status, "200", "{}", made.body);
+    // What cannot be bound is not made.
+    let bound = json!({"talkline": {"session_seconds": 60}});
+    let refused = post(&relay, "/v1/realtime/client_secrets", &bearer(), &bound).await;
+    assert_eq!(refused.refusal(), "400 invalid_value");
     let seen = sim.requests();
     assert_eq!(seen.len(), 2);
     for request in &seen {

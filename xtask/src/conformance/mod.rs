@@ -131,7 +131,7 @@ pub(crate) fn network(workspace: &Workspace, outcome: &mut Outcome) {
     }
 }
 
-/// What [`network`] starts in its namespace.
+/// What [`network()`] starts in its namespace.
 ///
 /// # Errors
 /// When a case failed.
