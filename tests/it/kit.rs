@@ -258,6 +258,27 @@ impl Relay {
         open.expect("a system with /proc").count()
     }
 
+    /// Sessions that the relay counts, by its metrics. It has a listener for operators.
+    pub async fn active(&self) -> u64 {
+        let operators = self
+            .operators
+            .as_deref()
+            .expect("operators have a listener");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {operators}\r\n\r\n");
+        let page = raw(operators, request.as_bytes()).await;
+        let counts: Vec<u64> = page
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix("talkline_sessions_active")?
+                    .split(' ')
+                    .nth(1)
+            })
+            .map(|count| count.parse().expect("a count"))
+            .collect();
+        assert!(!counts.is_empty(), "{page}");
+        counts.iter().sum()
+    }
+
     pub async fn exit_status(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.child.wait())
             .await
