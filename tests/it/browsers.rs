@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use talkline_sim::{Profile, Refusal, caller::Secret};
 
 use crate::kit::{
-    AZURE_KEY, CLIENT_KEY, DEPLOYMENT, RawSession, Relay, Trap, azure, quick, raw, simulator, turn,
+    AZURE_KEY, CLIENT_KEY, Counter, DEPLOYMENT, RawSession, Relay, Trap, azure, quick, raw,
+    simulator, turn,
 };
 
 const PAGE: &str = "https://app.test";
@@ -179,8 +180,9 @@ async fn a_page_is_told_what_the_operator_pays() {
 async fn a_token_holds_what_it_was_made_for() {
     let sim = simulator().await;
     let relay = Relay::start(&with_page(azure(&sim.base_url()))).await;
+    // The longest that OpenAI's endpoint takes.
     let asked = json!({
-        "expires_after": {"anchor": "created_at", "seconds": 600},
+        "expires_after": {"anchor": "created_at", "seconds": 7200},
         "session": {"type": "realtime", "model": DEPLOYMENT, "instructions": "CANARY-PROMPT", "audio": {"output": {"voice": "marin"}}},
     });
     for path in [
@@ -212,6 +214,24 @@ async fn a_token_holds_what_it_was_made_for() {
     }
     // One dial for each token, none for its second use.
     assert_eq!(sim.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_mints_nothing() {
+    let sim = simulator().await;
+    let relay = Relay::start(&with_page(azure(&sim.base_url()))).await;
+    let made = post(&relay, "/talk/session", &bearer(), &json!({})).await;
+    let token = made.json()["client_secret"]["value"].clone();
+    let token = token.as_str().unwrap();
+    let header = format!("Authorization: Bearer {token}\r\n");
+    for path in ["/talk/session", "/v1/realtime/client_secrets"] {
+        let refused = post(&relay, path, &header, &json!({})).await;
+        assert_eq!(refused.refusal(), "403 token_cannot_mint");
+    }
+    // It is still good for what it was made for.
+    let mut call = relay.plain_call();
+    call.bearer = Some(Secret::new(token));
+    assert!(turn(&call).await.unwrap().is_whole());
 }
 
 #[tokio::test]
@@ -284,6 +304,13 @@ async fn requests_are_read_strictly() {
             "{\"expires_after\":{\"seconds\":0}}",
             "400 invalid_value",
         ),
+        (
+            "POST",
+            "/v1/realtime/client_secrets",
+            &json_type,
+            "{\"expires_after\":{\"seconds\":7201}}",
+            "400 invalid_value",
+        ),
         ("GET", "/talk/session", &key, "", "405 method_not_allowed"),
         (
             "GET",
@@ -339,7 +366,8 @@ async fn only_listed_pages_may_read_the_answers() {
 #[tokio::test]
 async fn hostile_pages_reach_nothing_upstream() {
     let sim = simulator().await;
-    let open = azure(&sim.base_url()).replace(
+    let upstream = Counter::before(sim.addr()).await;
+    let open = azure(&upstream.url).replace(
         "clients.keys = [{ name = \"test\", env = \"CLIENT_KEY\" }]",
         "clients.allowAnonymous = true",
     );
@@ -376,7 +404,7 @@ async fn hostile_pages_reach_nothing_upstream() {
             "{host} {headers} {answer}"
         );
     }
-    assert_eq!(sim.requests().len(), 0);
+    assert_eq!(upstream.dials(), 0);
 }
 
 /// A relay in front of what stands in for api.openai.com, over TLS.
@@ -451,6 +479,10 @@ async fn openai_gives_browsers_a_secret_of_its_own_with_webrtc() {
     )
     .await;
     assert_eq!(made.status, "200", "{}", made.body);
+    // What cannot be bound is not made.
+    let bound = json!({"talkline": {"session_seconds": 60}});
+    let refused = post(&relay, "/v1/realtime/client_secrets", &bearer(), &bound).await;
+    assert_eq!(refused.refusal(), "400 invalid_value");
     let seen = sim.requests();
     assert_eq!(seen.len(), 2);
     for request in &seen {

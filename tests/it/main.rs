@@ -15,6 +15,7 @@
 
 mod admission;
 mod browsers;
+mod clients;
 mod command_line;
 mod doctor;
 mod faults;
@@ -25,6 +26,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod overload;
+mod policies;
 mod recording;
 mod refusals;
 mod reload;

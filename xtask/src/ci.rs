@@ -140,7 +140,8 @@ fn rustdoc(workspace: &Workspace, _: &mut Tally) -> Result<()> {
 }
 
 /// A crate that compiles beside its neighbours may lean on a feature that only
-/// they switch on; alone it cannot. Checks only: nothing is linked.
+/// they switch on; alone it cannot. The fuzz targets are a workspace of their own.
+/// Checks only: nothing is linked.
 fn each_crate_alone(workspace: &Workspace, _: &mut Tally) -> Result<()> {
     let mut broken = Vec::new();
     for member in workspace.metadata.members() {
@@ -150,6 +151,15 @@ fn each_crate_alone(workspace: &Workspace, _: &mut Tally) -> Result<()> {
             eprintln!("error: {error:#}");
             broken.push(member.name.as_str());
         }
+    }
+    let mut fuzz = workspace.cargo();
+    fuzz.args(["check", "--locked", "--quiet", "--manifest-path"])
+        .arg(workspace.root.join("fuzz/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(workspace.target.join("fuzz"));
+    if let Err(error) = process::run(&mut fuzz) {
+        eprintln!("error: {error:#}");
+        broken.push("talkline-fuzz");
     }
     if !broken.is_empty() {
         bail!("do not compile alone: {}", broken.join(", "));

@@ -5,13 +5,14 @@ import { test } from 'node:test';
 
 import { OTHER_MODEL, Stage } from './stage.mjs';
 
-for (const [name, bundle] of [
+for (const [name, ...scripts] of [
   ['@openai/agents-realtime', '/agents.page.js'],
+  ['the bundle of @openai/agents-realtime', '/agents-own.js', '/agents-umd.page.js'],
   ['openai', '/openai.page.js'],
 ]) {
   test(`${name} talks through a minted token`, { timeout: 120_000 }, () =>
     Stage.with(async (stage) => {
-      const page = await stage.page(stage.origin, bundle);
+      const page = await stage.page(stage.origin, ...scripts);
       const turn = await page.evaluate(async (url) => {
         const answer = await fetch('/token');
         const { value: token } = await answer.json();
@@ -24,8 +25,9 @@ for (const [name, bundle] of [
       const log = stage.network.join('\n');
       assert.ok(log.includes('webSocketWillSendHandshakeRequest'), 'the handshake was not seen');
       assert.ok(log.includes(turn.token), 'the token was not seen, so nothing would have been');
-      for (const secret of [stage.azureKey, stage.clientKey]) {
-        assert.ok(!log.includes(secret), 'a credential of the server is in the network log');
+      assert.ok(log.includes('session.created'), 'no event was seen');
+      for (const secret of [stage.azureKey, stage.clientKey, stage.prompt]) {
+        assert.ok(!log.includes(secret), 'a secret of the server is in the network log');
       }
       const [request] = stage.requests();
       assert.equal(request.status, 101);
