@@ -138,6 +138,8 @@ pub struct Relay {
     pub url: String,
     /// `IP:PORT` of the relay's own listener, whatever stands in front of it.
     pub listener: String,
+    /// `IP:PORT` of the listener for operators, where the configuration has one.
+    pub operators: Option<String>,
     pub home: TempDir,
 }
 
@@ -200,6 +202,17 @@ impl Relay {
             .strip_prefix("listening on ")
             .expect("it says where it listens");
         let (scheme, listener) = url.split_once("://").expect("a URL");
+        let configuration = std::fs::read_to_string(home.path().join("talkline.toml"));
+        let operators = match configuration.is_ok_and(|text| text.contains("admin.listen")) {
+            true => {
+                let second = timeout(PATIENCE, lines.next_line()).await;
+                let line = second.expect("it says where operators go");
+                let line = line.expect("stdout is text").expect("another line");
+                let address = line.strip_prefix("operators on http://");
+                Some(address.expect("an address").to_owned())
+            }
+            false => None,
+        };
         let url = if recording::is_on() {
             format!("{scheme}://{}", recording::tee(listener.to_owned()).await)
         } else {
@@ -209,6 +222,7 @@ impl Relay {
             child,
             log,
             listener: listener.to_owned(),
+            operators,
             url,
             home,
         }
@@ -228,6 +242,13 @@ impl Relay {
     /// A call to the path of the OpenAI SDKs.
     pub fn plain_call(&self) -> Call {
         self.call(&format!("/v1/realtime?model={DEPLOYMENT}"))
+    }
+
+    /// What the listener for operators answers to a GET.
+    pub async fn operators_get(&self, path: &str) -> String {
+        let operators = self.operators.as_deref().expect("a listener for operators");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {operators}\r\n\r\n");
+        raw(operators, request.as_bytes()).await
     }
 
     pub fn signal(&self, name: &str) {

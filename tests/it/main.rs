@@ -24,6 +24,8 @@ mod kit;
 mod limits;
 mod logs;
 mod metrics;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod overload;
 mod recording;
 mod refusals;

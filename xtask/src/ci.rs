@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::report::Tally;
 use crate::test::{Suites, Verdict};
 use crate::workspace::Workspace;
-use crate::{book, canary, deploy, process, provision, test, tidy};
+use crate::{book, canary, deploy, packages, process, provision, test, tidy};
 
 /// What a failed step means for the ones after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,8 @@ const STEPS: &[Step] = &[
     ("canary", |workspace, _| canary::run(workspace)),
     ("deploy", |workspace, _| deploy::run(workspace)),
     ("book", |workspace, _| book::run(workspace)),
+    ("sbom", |workspace, _| packages::sbom(workspace)),
+    ("image", |workspace, _| packages::image(workspace)),
 ];
 
 /// Runs the steps, then prints a table of them and the count of the tests.
@@ -109,6 +111,8 @@ fn clippy(workspace: &Workspace, _: &mut Tally) -> Result<()> {
         "--locked",
         "--workspace",
         "--all-targets",
+        "--features",
+        test::OPTIONAL,
         "--keep-going",
         "--",
         "-D",
@@ -121,6 +125,7 @@ fn rustdoc(workspace: &Workspace, _: &mut Tally) -> Result<()> {
         workspace
             .cargo()
             .args(["doc", "--locked", "--workspace", "--no-deps"])
+            .args(["--features", test::OPTIONAL])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
 }
