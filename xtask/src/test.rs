@@ -84,13 +84,11 @@ pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
 /// As [`run`], without the last line.
 pub(crate) fn outcome(workspace: &Workspace, suites: Suites) -> Outcome {
     let mut outcome = Outcome::default();
-    if suites != Suites::Browser {
-        install();
-    }
     if matches!(suites, Suites::All | Suites::Rust) {
         const WORKSPACE: &[&str] = &["--workspace"];
         const WITH_OTLP: &[&str] = &["--package", "talkline", "--features", OPTIONAL];
         const OTLP: &[&str] = &["--test", "it", "--", "otlp::"];
+        install();
         for words in [WORKSPACE.to_vec(), [WITH_OTLP, OTLP].concat()] {
             match rust(workspace, &words) {
                 Ok(tally) => outcome.tally += tally,
