@@ -85,13 +85,13 @@ pub(crate) enum TokenCommand {
 pub(crate) struct TokenCreateArguments {
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
-    /// The client whose limits hold: the name of a key, or <issuer>:<user>.
+    /// The client whose limits hold: the name of a key, or `<issuer>:<user>`.
     #[arg(long, value_name = "NAME")]
     pub(crate) client: String,
     /// The only model that it is good for. Without it: any that the client may ask for.
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// The web origin whose pages alone may use it, such as https://talk.example.com.
+    /// The web origin whose pages alone may use it, such as `https://talk.example.com`.
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) origin: Option<String>,
     /// The session policy, where the client has none of its own.
