@@ -33,7 +33,7 @@ pub(crate) struct Otlp {
     traces: SdkTracerProvider,
     meters: SdkMeterProvider,
     /// Where requests run. The SDK's threads wait for it.
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 /// Begins to send what the gateway counts, if a collector is configured.
@@ -77,7 +77,7 @@ pub(crate) fn start(metrics: &Metrics) -> Result<Option<Otlp>, Exit> {
     let otlp = Otlp {
         traces: trace_builder.build(),
         meters: meter_builder.build(),
-        _runtime: runtime,
+        runtime,
     };
     let recorder = Recorder::new(&otlp.traces, &otlp.meters);
     metrics.observe_sessions(move |session| recorder.record(session));
@@ -102,6 +102,8 @@ impl Otlp {
         if is_done.recv_timeout(FLUSH_MAX).is_err() {
             warn!("the OpenTelemetry collector did not take everything in time");
         }
+        // A look-up of a name may hang, and nobody waits for it.
+        self.runtime.shutdown_background();
     }
 }
 
