@@ -205,12 +205,15 @@ impl Relay {
             .expect("it says where it listens");
         let (scheme, listener) = url.split_once("://").expect("a URL");
         let configuration = std::fs::read_to_string(home.path().join("talkline.toml"));
-        let operators = if configuration.is_ok_and(|text| text.contains("admin.listen")) {
-            let second = timeout(PATIENCE, lines.next_line()).await;
-            let line = second.expect("a second line").expect("stdout is text");
-            line.and_then(|line| line.strip_prefix("operators on http://").map(str::to_owned))
-        } else {
-            None
+        let operators = match configuration.is_ok_and(|text| text.contains("admin.listen")) {
+            true => {
+                let second = timeout(PATIENCE, lines.next_line()).await;
+                let line = second.expect("it says where operators go");
+                let line = line.expect("stdout is text").expect("another line");
+                let address = line.strip_prefix("operators on http://");
+                Some(address.expect("an address").to_owned())
+            }
+            false => None,
         };
         let url = if recording::is_on() {
             format!("{scheme}://{}", recording::tee(listener.to_owned()).await)
@@ -241,6 +244,13 @@ impl Relay {
     /// A call to the path of the OpenAI SDKs.
     pub fn plain_call(&self) -> Call {
         self.call(&format!("/v1/realtime?model={DEPLOYMENT}"))
+    }
+
+    /// What the listener for operators answers to a GET.
+    pub async fn operators_get(&self, path: &str) -> String {
+        let operators = self.operators.as_deref().expect("a listener for operators");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {operators}\r\n\r\n");
+        raw(operators, request.as_bytes()).await
     }
 
     pub fn signal(&self, name: &str) {

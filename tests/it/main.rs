@@ -25,6 +25,8 @@ mod kit;
 mod limits;
 mod logs;
 mod metrics;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod overload;
 mod policies;
 mod recording;

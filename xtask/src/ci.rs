@@ -12,7 +12,7 @@ use crate::conformance::Runner;
 use crate::report::Tally;
 use crate::test::{Outcome, Suites, Verdict};
 use crate::workspace::Workspace;
-use crate::{book, canary, conformance, deploy, process, provision, test, tidy};
+use crate::{book, canary, conformance, deploy, packages, process, provision, test, tidy};
 
 /// What a failed step means for the ones after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ const STEPS: &[Step] = &[
     ("canary", |workspace, _| canary::run(workspace)),
     ("deploy", |workspace, _| deploy::run(workspace)),
     ("book", |workspace, _| book::run(workspace)),
+    ("sbom", |workspace, _| packages::sbom(workspace)),
+    ("image", |workspace, _| packages::image(workspace)),
 ];
 
 /// Runs the steps, then prints a table of them and the count of the tests.
@@ -123,6 +125,8 @@ fn clippy(workspace: &Workspace, _: &mut Tally) -> Result<()> {
         "--locked",
         "--workspace",
         "--all-targets",
+        "--features",
+        test::OPTIONAL,
         "--keep-going",
         "--",
         "-D",
@@ -135,6 +139,7 @@ fn rustdoc(workspace: &Workspace, _: &mut Tally) -> Result<()> {
         workspace
             .cargo()
             .args(["doc", "--locked", "--workspace", "--no-deps"])
+            .args(["--features", test::OPTIONAL])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
 }

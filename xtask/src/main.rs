@@ -50,7 +50,8 @@ usage: cargo xtask <command>
                         (--quick; --write puts the table into the documentation)
   failures              every failure as clients, log and doctor tell it, against snapshots
                         (TALKLINE_BLESS=1 rewrites them)
-  nightly               what takes long: soak (--minutes N), more seeds, crowds, fuzzing, Miri, wstest
+  nightly               what takes long: soak (--minutes N), more seeds, crowds, fuzzing, Miri, wstest, deb
+                        and reproducible
   deploy                what stands in deploy/, each artefact by its own tool
   book                  the documentation, built and its links checked
   packages              image, deb, sbom and reproducible, one after the other (slow)

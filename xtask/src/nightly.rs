@@ -13,7 +13,7 @@ use crate::conformance::{self, Runner};
 use crate::provision::{self, Unavailable};
 use crate::test::{Outcome, Verdict};
 use crate::workspace::{RunsIn, Workspace};
-use crate::{bench, process};
+use crate::{bench, packages, process};
 
 const USAGE: &str = "usage: cargo xtask nightly [--minutes N] [--only PART]…";
 const SOAK_MINUTES: u64 = 45;
@@ -44,6 +44,14 @@ const PARTS: &[Part] = &[
     }),
     ("fuzz", fuzz),
     ("miri", miri),
+    ("packages", |workspace, outcome, _| {
+        for (name, step) in [
+            ("deb", packages::deb as fn(&Workspace) -> Result<()>),
+            ("reproducible", packages::reproducible),
+        ] {
+            count(outcome, name, step(workspace));
+        }
+    }),
     ("soak", soak),
 ];
 
