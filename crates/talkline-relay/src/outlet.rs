@@ -12,7 +12,7 @@ use crate::budget::Lease;
 use crate::frames;
 
 /// Capacity that an empty spill keeps; sessions are idle most of the time.
-const SPILL_BYTES_KEPT: usize = 1024;
+const SPILL_BYTES_KEPT: usize = 64;
 
 /// Most events of the relay's own that wait for one leg.
 const EVENTS_MAX: usize = 16;

@@ -178,12 +178,19 @@ struct Leg {
     close_sent: Option<Option<u16>>,
 }
 
+/// How long each side was not read.
+#[derive(Debug, Default)]
+struct Stalls {
+    client: StallClock,
+    upstream: StallClock,
+}
+
 /// What measures a session.
 #[derive(Debug, Default)]
 struct Instruments {
     stopwatch: Option<Stopwatch>,
-    client: StallClock,
-    upstream: StallClock,
+    /// Made when a side has stalled once.
+    stalls: Option<Box<Stalls>>,
 }
 
 /// The rules of one relayed session; see the [crate documentation](crate).
@@ -399,7 +406,7 @@ impl Session {
         let leg = self.leg(from);
         leg.keep_alive.resume(now);
         leg.trickle.excuse(now);
-        if self.instruments.is_some() {
+        if self.known_stalls().is_some() {
             self.stalls(from).resume(now);
         }
     }
@@ -614,9 +621,9 @@ impl Session {
 
     /// Time has passed; spurious calls are harmless.
     pub fn on_timeout(&mut self, now: Instant) {
-        if let Some(instruments) = &mut self.instruments {
-            instruments.client.look(now);
-            instruments.upstream.look(now);
+        if let Some(stalls) = self.known_stalls() {
+            stalls.client.look(now);
+            stalls.upstream.look(now);
         }
         self.allowance.on_timeout(now);
         match &self.phase {
@@ -676,7 +683,12 @@ impl Session {
     /// The next thing to do; call until there is none after every `on_*`.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() && self.actions.capacity() > 0 {
+            // Seconds pass until there is another one, for thousands of sessions.
+            self.actions = VecDeque::new();
+        }
+        action
     }
 
     /// Whether there is nothing left but to drop both legs.
@@ -688,14 +700,15 @@ impl Session {
     /// Sums the session up.
     #[must_use]
     pub fn into_summary(self, now: Instant) -> Summary {
-        let instruments = self.instruments.map(|boxed| *boxed).unwrap_or_default();
+        let stalls = self.instruments.and_then(|instruments| instruments.stalls);
+        let stalls = stalls.map(|boxed| *boxed).unwrap_or_default();
         Summary {
             end: self.end.unwrap_or_default(),
             client_to_upstream: self.client.traffic,
             upstream_to_client: self.upstream.traffic,
             client_close_code: self.client.close_sent.flatten(),
-            client_stalls: instruments.client.into_sum(now),
-            upstream_stalls: instruments.upstream.into_sum(now),
+            client_stalls: stalls.client.into_sum(now),
+            upstream_stalls: stalls.upstream.into_sum(now),
             ..self.ledger.into_summary(now)
         }
     }
@@ -708,10 +721,15 @@ impl Session {
 
     fn stalls(&mut self, from: Side) -> &mut StallClock {
         let instruments = self.instruments.get_or_insert_default();
+        let stalls = instruments.stalls.get_or_insert_default();
         match from {
-            Side::Client => &mut instruments.client,
-            Side::Upstream => &mut instruments.upstream,
+            Side::Client => &mut stalls.client,
+            Side::Upstream => &mut stalls.upstream,
         }
+    }
+
+    fn known_stalls(&mut self) -> Option<&mut Stalls> {
+        self.instruments.as_mut()?.stalls.as_deref_mut()
     }
 
     fn leg(&mut self, side: Side) -> &mut Leg {
