@@ -16,8 +16,7 @@ use crate::scratch::{
 };
 
 /// Plaintext that is encrypted at a time: as many whole records as fit the thread's buffer.
-const WRITE_BYTES_MAX: usize =
-    (RECORDS_BYTES / RECORD_WIRE_BYTES_MAX) * RECORD_PLAIN_BYTES_MAX;
+const WRITE_BYTES_MAX: usize = (RECORDS_BYTES / RECORD_WIRE_BYTES_MAX) * RECORD_PLAIN_BYTES_MAX;
 
 /// Reads without plaintext (tickets, key updates, pieces of a record) before others get their turn.
 const FRUITLESS_READS_MAX: usize = 8;
