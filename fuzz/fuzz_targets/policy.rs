@@ -12,7 +12,7 @@ mod oracle;
 
 use libfuzzer_sys::fuzz_target;
 
-/// The rules come from the seed, and so does the message when the fuzzer brings none.
+// The rules come from the seed, and so does the message when the fuzzer brings none.
 fuzz_target!(|input: (u16, Vec<u16>, &[u8])| {
     let (seed, mut cuts, message) = input;
     let mut case = generate::case(seed.into());

@@ -73,8 +73,8 @@ export class Talkline {
 }
 
 /** The demo: its page's address and its process. */
-export async function demo() {
-  const talkline = new Talkline(['demo']);
+export async function demo(...options) {
+  const talkline = new Talkline(['demo', ...options]);
   return { talkline, url: await talkline.find(/^Talk in the browser: (\S+)$/) };
 }
 
@@ -85,23 +85,28 @@ export class Line {
   #folder = mkdtempSync(join(tmpdir(), 'talkline-line-'));
   port = 0;
 
-  /** `deployment` may name one of the simulator's refusals; `clients` says who is let in. */
-  static async start({ deployment = 'gpt-realtime', clients = 'allowAnonymous = true' } = {}) {
+  /**
+   * `deployment` may name one of the simulator's refusals; `clients` says who is let in, `host` under
+   * which name besides its own the relay answers, `more` any other tables of the configuration.
+   */
+  static async start({ deployment = 'gpt-realtime', clients = 'allowAnonymous = true', host = 'localhost', more = '' } = {}) {
     const line = new Line();
     line.sim = new Talkline(['sim'], { TALKLINE_SIM_API_KEY: line.#azureKey });
-    line.settings = { endpoint: await line.sim.find(/^listening on (\S+)$/), deployment, clients };
+    const endpoint = await line.sim.find(/^listening on (\S+)$/);
+    line.settings = { endpoint, deployment, clients, host, more };
     await line.startRelay();
     return line;
   }
 
   /** Starts the relay, at the port that it had before. */
   async startRelay() {
-    const { endpoint, deployment, clients } = this.settings;
+    const { endpoint, deployment, clients, host, more } = this.settings;
     const file = join(this.#folder, 'talkline.toml');
     writeFileSync(
       file,
       `
 server.listen = "127.0.0.1:${this.port}"
+server.allowedHosts = ["${host}"]
 ui.enabled = true
 [clients]
 ${clients}
@@ -112,6 +117,7 @@ transport = "gateway-relay"
 azureEndpoint = "${endpoint}"
 azureDeployment = "${deployment}"
 apiKey = { env = "AZURE_OPENAI_API_KEY" }
+${more}
 `,
     );
     this.relay = new Talkline(['run', '--config', file], {
@@ -122,7 +128,7 @@ apiKey = { env = "AZURE_OPENAI_API_KEY" }
   }
 
   get url() {
-    return `http://localhost:${this.port}/talk/`;
+    return `http://${this.settings.host}:${this.port}/talk/`;
   }
 
   async stop() {
@@ -143,6 +149,8 @@ export function clip(name) {
 
 export const silence = (seconds) => new Int16Array(Math.round(seconds * RATE));
 
+const base64 = (samples) => Buffer.from(samples.buffer).toString('base64');
+
 function wav(pieces) {
   const samples = Int16Array.from(pieces.flatMap((piece) => [...piece]));
   const head = Buffer.alloc(44);
@@ -161,17 +169,22 @@ function wav(pieces) {
   return Buffer.concat([head, Buffer.from(samples.buffer)]);
 }
 
+/** A name that leads to this machine and, by http, is not what browsers call secure. */
+export const INSECURE_HOST = 'relay.test';
+
 /**
  * A browser at a page.
  *
- * `says` is what its microphone hears, once, from the moment when it is opened; `microphone` may be
- * `denied` or `missing` instead. With `ears` all that is played is kept; that takes a worklet of our
- * own, which the page's content security policy would not let in, so it is off there.
+ * `says` is what its microphone hears, once, from the moment when it is opened; with `mouth` it hears
+ * what `say` is told to, when it is told to, instead of a recording that does not wait for a slow
+ * machine. `microphone` may be `denied` or `missing`. With `ears` all that is played is kept; that
+ * takes a worklet of our own, which the page's content security policy would not let in, so it is off
+ * there. With `noise` a reply has no silence, so that where it was cut can be told to the sample.
  */
 export class Visitor {
   complaints = [];
 
-  static async at(url, { says = [silence(1)], microphone = 'allowed', ears = false, width = 1180, height = 1000, dark = false } = {}) {
+  static async at(url, { says = [silence(1)], mouth = false, microphone = 'allowed', ears = false, noise = false, width = 1180, height = 1000, dark = false } = {}) {
     const visitor = new Visitor();
     visitor.folder = mkdtempSync(join(tmpdir(), 'talkline-visitor-'));
     const file = join(visitor.folder, 'says.wav');
@@ -182,6 +195,8 @@ export class Visitor {
       headless: true,
       viewport: { width, height },
       bypassCSP: ears,
+      // The certificate of `--tls-dev` is known to nobody.
+      ignoreHTTPSErrors: true,
       colorScheme: dark ? 'dark' : 'light',
       args: [
         '--no-sandbox',
@@ -192,7 +207,7 @@ export class Visitor {
         '--disable-sync',
         '--autoplay-policy=user-gesture-required',
         // The page, and nothing else.
-        '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1',
+        `--host-resolver-rules=MAP ${INSECURE_HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1`,
         ...(microphone === 'missing' ? [] : ['--use-fake-device-for-media-stream', `--use-file-for-fake-audio-capture=${file}%noloop`]),
         microphone === 'denied' ? '--deny-permission-prompts' : '--use-fake-ui-for-media-stream',
       ],
@@ -200,14 +215,48 @@ export class Visitor {
     visitor.page = visitor.context.pages()[0] ?? (await visitor.context.newPage());
     visitor.page.on('pageerror', (error) => visitor.complaints.push(`${error.stack ?? error}`));
     visitor.page.on('console', (message) => {
-      // A request that is refused on purpose is no fault of the page.
-      if (message.type() === 'error' && !/Failed to load resource|WebSocket connection to/.test(message.text())) {
+      // A request that is refused on purpose is no fault of the page, nor is an address that is insecure on purpose.
+      const meant = /Failed to load resource|WebSocket connection to|Cross-Origin-Opener-Policy header has been ignored/;
+      if (message.type() === 'error' && !meant.test(message.text())) {
         visitor.complaints.push(message.text());
       }
     });
-    await visitor.page.addInitScript(watch, ears ? EAR : null);
+    await visitor.page.addInitScript(watch, { ear: ears ? EAR : null, mouth, noise });
     await visitor.page.goto(url);
     return visitor;
+  }
+
+  /** Begins to say a clip into the microphone. */
+  say(name) {
+    return this.page.evaluate((bytes) => void window.watched.say(bytes), base64(clip(name)));
+  }
+
+  /** Says a clip into the microphone, to its end. */
+  sayAll(name) {
+    return this.page.evaluate((bytes) => window.watched.say(bytes), base64(clip(name)));
+  }
+
+  /** Waits until nothing of the microphone is sent any more. */
+  rest() {
+    return this.until(() => {
+      const last = window.watched.sent.findLast(({ event }) => event.type === 'input_audio_buffer.append');
+      return !last || performance.now() - last.at > 400;
+    });
+  }
+
+  /** Holds back the sound of a reply, and what follows it, until `letGo`. */
+  hold() {
+    return this.page.evaluate(() => {
+      window.watched.held = [];
+    });
+  }
+
+  letGo() {
+    return this.page.evaluate(() => {
+      const held = window.watched.held;
+      window.watched.held = null;
+      for (const give of held) give();
+    });
   }
 
   /** Waits until the page is in one of these states. */
@@ -233,7 +282,8 @@ export class Visitor {
 
   async shot(name, { fullPage = true } = {}) {
     mkdirSync(SHOTS, { recursive: true });
-    await this.page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage });
+    // Colours on their way from one state to the next belong to neither.
+    await this.page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage, animations: 'disabled' });
   }
 
   async leave() {
@@ -255,18 +305,56 @@ registerProcessor('ear', Ear);
 `;
 
 /** Runs in the page before its own scripts: it can use nothing from around it. */
-function watch(ear) {
-  const watched = { sent: [], received: [], heard: [], firstHeard: null, sockets: [] };
+function watch({ ear, mouth, noise }) {
+  const watched = { sent: [], received: [], heard: [], firstHeard: null, tracks: [], held: null };
   window.watched = watched;
 
+  const devices = navigator.mediaDevices;
+  if (devices) {
+    const ask = devices.getUserMedia.bind(devices);
+    let lips;
+    devices.getUserMedia = async (constraints) => {
+      const stream = await ask(constraints);
+      watched.tracks.push(...stream.getAudioTracks());
+      if (!mouth) return stream;
+      lips = new AudioContext({ sampleRate: 24_000 }).createMediaStreamDestination();
+      return lips.stream;
+    };
+    watched.say = (base64) => {
+      const samples = Float32Array.from(new Int16Array(bytesOf(base64).buffer), (sample) => sample / 32_768);
+      const buffer = lips.context.createBuffer(1, samples.length, 24_000);
+      buffer.copyToChannel(samples, 0);
+      const source = new AudioBufferSourceNode(lips.context, { buffer });
+      source.connect(lips);
+      source.start();
+      return new Promise((resolve) => source.addEventListener('ended', () => resolve()));
+    };
+  }
+
+  const bytesOf = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  /** Lifts silence to what nobody hears and a comparison sees. */
+  const lifted = (data) => {
+    const event = JSON.parse(data);
+    if (!noise || !/audio\.delta$/.test(event.type)) return data;
+    const samples = new Int16Array(bytesOf(event.delta).buffer).map((sample) => sample || 1);
+    return JSON.stringify({ ...event, delta: btoa(String.fromCharCode(...new Uint8Array(samples.buffer))) });
+  };
   const forget = (event) => (typeof event.audio === 'string' ? { ...event, audio: event.audio.length } : event);
   window.WebSocket = class extends WebSocket {
     constructor(...all) {
       super(...all);
-      watched.sockets.push(this);
       this.addEventListener('message', ({ data }) => {
-        watched.received.push({ at: performance.now(), event: JSON.parse(data) });
+        watched.received.push({ at: performance.now(), event: JSON.parse(lifted(data)) });
       });
+    }
+
+    set onmessage(listener) {
+      super.onmessage = ({ data }) => {
+        const give = () => listener({ data: lifted(data) });
+        const { held } = watched;
+        if (held && (held.length > 0 || /audio\.delta"/.test(data))) held.push(give);
+        else give();
+      };
     }
 
     send(data) {
@@ -300,7 +388,7 @@ function watch(ear) {
   watched.receivedAudio = (item) => {
     const pieces = watched.received
       .filter(({ event }) => /audio\.delta$/.test(event.type) && (!item || event.item_id === item))
-      .map(({ event }) => Uint8Array.from(atob(event.delta), (letter) => letter.charCodeAt(0)));
+      .map(({ event }) => bytesOf(event.delta));
     const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
     let at = 0;
     for (const piece of pieces) {

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 
-import { Line, Visitor, clip, demo, silence } from './kit.mjs';
+import { INSECURE_HOST, Line, Visitor, clip, demo, silence } from './kit.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
@@ -44,18 +44,42 @@ async function checkAccessible(visitor, state) {
   assert.deepEqual(violations, [], state);
 }
 
+/** Searching, copying one event or all that are shown, clearing. */
+async function checkLog(visitor) {
+  const { page } = visitor;
+  await visitor.context.grantPermissions(['clipboard-read', 'clipboard-write']);
+  const copied = async (button) => {
+    await button.click();
+    await visitor.until(() => [...document.querySelectorAll('button')].some(({ textContent }) => textContent === 'Copied'));
+    return page.evaluate(() => navigator.clipboard.readText());
+  };
+  assert.equal(JSON.parse(await copied(page.locator('#events .body button'))).type, 'response.done');
+  const lines = async () => (await copied(page.locator('#copy-log'))).split('\n').map((line) => JSON.parse(line));
+  assert.deepEqual((await lines()).map(({ event }) => event.type), ['response.done'], 'what was searched for');
+  await page.fill('#search', '');
+  const all = await lines();
+  assert.ok(all.some(({ sent, event }) => sent && event.type === 'session.update'));
+  assert.ok(all.every(({ event }) => JSON.stringify(event).length < 4_000), 'audio is shortened');
+  await page.fill('#search', 'LINE WORKING');
+  assert.match(await page.locator('#events').innerText(), /input_audio_transcription\.completed/);
+  await page.click('#clear-log');
+  assert.equal(await page.locator('#events .event').filter({ hasText: 'response.done' }).count(), 0);
+}
+
 test('from the start of the demo to the first sound, and a whole turn', async () => {
-  const fresh = await demo();
+  const says = [silence(0.5), clip('question')];
+  let fresh;
   try {
-    const says = [silence(1.2), clip('question')];
-    await visit(fresh.url, { says, ears: true }, async (visitor) => {
+    // Whoever starts the demo has a browser open.
+    await visit('about:blank', { says, ears: true }, async (visitor) => {
+      fresh = await demo();
+      await visitor.page.goto(fresh.url);
       await visitor.page.click('#talk');
       await visitor.until(() => window.watched.firstHeard !== null);
       const took = performance.now() - fresh.talkline.started;
       console.log(`demo started to first sound: ${Math.round(took)} ms`);
       assert.ok(took < FIRST_SOUND_MS, `${Math.round(took)} ms`);
 
-      await visitor.state('speaking');
       await visitor.state('listening');
       const captions = await visitor.text('captions');
       assert.match(captions, /You\n?Hello, is this line working\?/);
@@ -75,24 +99,25 @@ test('from the start of the demo to the first sound, and a whole turn', async ()
       const shown = Number.parseFloat(await visitor.text('turn-latency'));
       console.log(`turn end to first sound: shown ${shown} ms, measured ${Math.round(measured)} ms`);
       assert.ok(Math.abs(measured - shown) < 120, `shown ${shown}, measured ${measured}`);
-      assert.ok(Number.parseFloat(await visitor.text('speech-latency')) >= shown + 300, 'the pause that ends a turn is in it');
+      assert.ok(Number.parseFloat(await visitor.text('speech-latency')) > shown, 'the pause that ends a turn is in it');
       await visitor.until(() => document.getElementById('relay-latency').textContent !== '–');
       assert.match(await visitor.text('tokens'), /Output\s+\d+\s+[1-9]\d*/);
       assert.equal(await visitor.text('gaps'), 'no gaps');
+      assert.ok(!(await visitor.page.locator('#cost').isVisible()), 'the demo has no prices');
       await visitor.page.click('#log > summary');
       await visitor.page.fill('#search', 'response.done');
       await visitor.page.locator('#events .event:not([hidden]) summary').last().click();
       assert.match(await visitor.page.locator('#events .body').innerText(), /"usage"/);
       await visitor.shot('after-a-turn');
+      await checkLog(visitor);
     });
   } finally {
-    await fresh.talkline.stop();
+    await fresh?.talkline.stop();
   }
 });
 
 test('every state looks like itself', async () => {
-  const says = [silence(4), clip('question'), silence(6.5), clip('question')];
-  await visit(running.url, { says }, async (visitor) => {
+  await visit(running.url, { mouth: true }, async (visitor) => {
     await visitor.shot('idle');
     let goOn;
     const held = new Promise((resolve) => {
@@ -107,34 +132,47 @@ test('every state looks like itself', async () => {
     await visitor.shot('connecting');
     goOn();
     await visitor.state('listening');
+    await visitor.until(() => document.getElementById('relay-latency').textContent !== '–');
     await visitor.shot('listening');
-    await visitor.state('thinking');
-    await visitor.shot('thinking');
-    await visitor.state('speaking');
-    await visitor.until(() => document.getElementById('captions').textContent.includes('clear'));
-    await visitor.shot('speaking');
+    await visitor.hold();
+    await visitor.say('question');
     await visitor.state('hearing');
     await visitor.shot('hearing');
+    await visitor.state('thinking');
+    await visitor.shot('thinking');
+    await visitor.letGo();
+    await visitor.state('speaking');
+    await visitor.state('listening');
+    await visitor.say('ask-help');
+    await visitor.state('speaking');
+    await visitor.until(() => document.querySelector('#captions .caption:last-child').textContent.split(' ').length > 4);
+    await visitor.shot('speaking');
+    await visitor.page.click('#end');
+    await visitor.state('closed');
   });
 });
 
 test('speaking interrupts the reply, and the cut is where it was heard', async () => {
-  const says = [silence(1.5), clip('question'), silence(2.4), clip('question')];
-  await visit(running.url, { says, ears: true }, async (visitor) => {
+  // A reply so long that the recording meets it on the slowest machine.
+  const says = [silence(8), clip('question')];
+  await visit(running.url, { says, ears: true, noise: true }, async (visitor) => {
     await visitor.page.click('#talk');
+    await visitor.state('listening');
+    await visitor.page.fill('#text', 'Please count to sixty.');
+    await visitor.page.keyboard.press('Enter');
     await visitor.state('speaking');
     const cut = await visitor.until(() => window.watched.sent.find(({ event }) => event.type === 'conversation.item.truncate')?.event);
     await visitor.shot('interrupted');
-    // The second reply follows: of the first there is what was heard before it.
+    // Another reply follows: of the first there is what was heard before it.
     const heard = await visitor.page.evaluate((item) => window.watched.compare(item), cut.item_id);
     const played = (heard.first + heard.same) / 24;
     console.log(`cut at ${cut.audio_end_ms} ms, heard ${played.toFixed(1)} ms`);
     assert.ok(Math.abs(cut.audio_end_ms - played) <= CUT_MS, `cut ${cut.audio_end_ms}, heard ${played}`);
-    assert.ok(played < 3_500, 'it was cut in the midst: whole, it has 3.9 s');
+    assert.ok(played > 0 && heard.rest > 0, 'it was cut in the midst');
     await visitor.until(() => window.watched.received.some(({ event }) => event.type === 'conversation.item.truncated'));
     assert.deepEqual(await visitor.events('received', 'error'), []);
     await visitor.state('speaking');
-    assert.match(await visitor.text('captions'), /interrupted/);
+    assert.match(await visitor.text('captions'), /interrupted[^]*Hello, is this line working\?[^]*Reply/);
   });
 });
 
@@ -182,6 +220,16 @@ test('no microphone: writing works all the same, and the codes are explained', a
     assert.match(await visitor.page.locator('article:target').innerText(), /No microphone was found/);
     await checkAccessible(visitor, 'error codes');
     await visitor.shot('error-codes', { fullPage: false });
+    const codes = await visitor.page.evaluate(async () => {
+      const { DIAGNOSES } = await import('/talk/page/diagnoses.js');
+      const { explained } = await import('/talk/client/src/failure.js');
+      return [...new Set([...Object.keys(DIAGNOSES), ...explained().map(({ code }) => code)])];
+    });
+    const articles = await visitor.page.locator('article').evaluateAll((all) => all.map(({ id, textContent }) => ({ id, textContent })));
+    assert.deepEqual(articles.map(({ id }) => id).sort(), codes.sort());
+    assert.ok(codes.length > 100 && articles.every(({ textContent }) => /What to do: ./.test(textContent)));
+    await visitor.page.fill('#search', 'azure_dns_timeout');
+    assert.equal(await visitor.page.locator('article:visible').count(), 1);
   });
 });
 
@@ -286,25 +334,145 @@ test('a whole turn by keyboard alone, push-to-talk included', async () => {
     await press('end');
     await visitor.page.keyboard.press('Enter');
     await visitor.state('closed');
+    assert.equal(await visitor.page.evaluate(() => document.activeElement?.id), 'talk', 'the focus is not lost');
     assert.equal((await visitor.events('sent', 'input_audio_buffer.append')).length, sent, 'nothing is sent unless the key is held');
   });
 });
 
 test('mute and half duplex send nothing of the microphone', async () => {
-  const says = [silence(1.5), clip('question'), silence(2.4), clip('question')];
-  await visit(running.url, { says }, async (visitor) => {
+  await visit(running.url, { mouth: true }, async (visitor) => {
+    const starts = async () => (await visitor.events('received', 'input_audio_buffer.speech_started')).length;
     await visitor.page.click('#half');
     await visitor.page.click('#talk');
-    await visitor.state('speaking');
     await visitor.state('listening');
-    assert.deepEqual(await visitor.events('sent', 'conversation.item.truncate'), [], 'it was not interrupted');
+    await visitor.page.fill('#text', 'Please count to sixty.');
+    await visitor.page.keyboard.press('Enter');
+    await visitor.state('speaking');
+    await visitor.sayAll('question');
+    await visitor.rest();
+    assert.equal(await starts(), 0);
+    assert.equal(await visitor.page.getAttribute('body', 'data-state'), 'speaking', 'it was not interrupted');
+    await visitor.page.keyboard.press('Escape');
+    await visitor.state('listening');
     await visitor.page.click('#mute');
-    const stopped = await visitor.until(() => {
-      const appends = window.watched.sent.filter(({ event }) => event.type === 'input_audio_buffer.append');
-      return performance.now() - appends.at(-1).at > 400 && appends.length;
-    });
-    assert.ok(stopped > 0);
+    await visitor.sayAll('question');
+    await visitor.rest();
+    assert.equal(await starts(), 0);
+    await visitor.page.click('#mute');
+    await visitor.say('question');
+    await visitor.state('hearing');
   });
+});
+
+test('a microphone may be chosen, unplugged and plugged in again', async () => {
+  await visit(running.url, {}, async (visitor) => {
+    const { page } = visitor;
+    await page.click('#talk');
+    await visitor.state('listening');
+    const names = () => page.locator('#microphone option').allInnerTexts();
+    await visitor.until(() => document.querySelectorAll('#microphone option').length > 2);
+    await page.click('.settings > summary');
+    await page.selectOption('#microphone', { index: 2 });
+    const chosen = await page.locator('#microphone option:checked').innerText();
+    await visitor.until((chosen) => window.watched.tracks.at(-1).label === chosen && window.watched.tracks.at(-1).readyState === 'live', chosen);
+    assert.equal(await page.evaluate(() => window.watched.tracks[0].readyState), 'ended', 'the other one was given back');
+    await visitor.shot('devices');
+    await checkAccessible(visitor, 'devices');
+
+    await page.evaluate((chosen) => {
+      const list = navigator.mediaDevices.enumerateDevices.bind(navigator.mediaDevices);
+      navigator.mediaDevices.enumerateDevices = async () => (await list()).filter(({ label }) => label !== chosen);
+      navigator.mediaDevices.dispatchEvent(new Event('devicechange'));
+      window.watched.tracks.at(-1).dispatchEvent(new Event('ended'));
+    }, chosen);
+    await visitor.until(() => document.getElementById('notice').textContent.includes('another one is used'));
+    await visitor.until((chosen) => !document.getElementById('microphone').textContent.includes(chosen), chosen);
+    assert.equal(await page.locator('#microphone').inputValue(), '', 'the system’s choice');
+    await page.evaluate(() => {
+      delete navigator.mediaDevices.enumerateDevices;
+      navigator.mediaDevices.dispatchEvent(new Event('devicechange'));
+    });
+    await visitor.until((chosen) => document.getElementById('microphone').textContent.includes(chosen), chosen);
+    assert.equal(new Set(await names()).size, (await names()).length);
+    await visitor.state('listening');
+  });
+});
+
+test('a page that was not loaded securely says what to do', async () => {
+  const line = await Line.start({ host: INSECURE_HOST });
+  try {
+    await visit(line.url, {}, async (visitor) => {
+      await visitor.page.click('#talk');
+      await visitor.state('error');
+      await visitor.shot('insecure');
+      assert.equal(await visitor.text('problem-code'), 'insecure_context');
+      assert.match(await visitor.text('problem-step'), /https:\/\/.*http:\/\/localhost/);
+    });
+  } finally {
+    await line.stop();
+  }
+});
+
+test('what a conversation costs is shown where the relay knows prices', async () => {
+  const prices = ['inputText = "4"', 'inputAudio = "32"', 'outputText = "16"', 'outputAudio = "64"'];
+  const line = await Line.start({ more: `[prices]\ncurrency = "EUR"\n[prices.models.gpt-realtime]\n${prices.join('\n')}` });
+  try {
+    await visit(line.url, {}, async (visitor) => {
+      await visitor.page.fill('#text', 'What can you do?');
+      await visitor.page.keyboard.press('Enter');
+      const { usage } = await visitor.until(() => window.watched.received.find(({ event }) => event.type === 'response.done')?.event.response);
+      const { input_token_details: input, output_token_details: output } = usage;
+      const cost = (input.text_tokens * 4 + input.audio_tokens * 32 + output.text_tokens * 16 + output.audio_tokens * 64) / 1e6;
+      assert.equal(input.cached_tokens_details?.text_tokens ?? 0, 0);
+      assert.equal(await visitor.text('cost'), `Cost by the relay’s price list: EUR ${cost.toFixed(4)}`);
+      await visitor.shot('cost');
+    });
+  } finally {
+    await line.stop();
+  }
+});
+
+test('the parrot says what it was told', async () => {
+  const parrot = await demo('--parrot');
+  try {
+    await visit(parrot.url, { mouth: true, ears: true }, async (visitor) => {
+      await visitor.page.click('#talk');
+      await visitor.state('listening');
+      await visitor.say('ask-help');
+      await visitor.state('speaking');
+      await visitor.state('listening');
+      const [you, reply] = await visitor.page.locator('#captions .words').allInnerTexts();
+      assert.ok(you !== '' && reply === you, `${you} / ${reply}`);
+      const heard = await visitor.page.evaluate(() => window.watched.compare());
+      assert.ok(heard.rest === 0 && heard.same > 12_000, JSON.stringify(heard));
+    });
+  } finally {
+    await parrot.talkline.stop();
+  }
+});
+
+test('by TLS the page and its WebSocket are both secure', async () => {
+  const secure = await demo('--tls-dev');
+  try {
+    await visit(secure.url, {}, async (visitor) => {
+      assert.match(secure.url, /^https:/);
+      await visitor.page.fill('#text', 'What can you do?');
+      await visitor.page.keyboard.press('Enter');
+      await visitor.state('speaking');
+    });
+  } finally {
+    await secure.talkline.stop();
+  }
+});
+
+test('the page is sent with a policy that knows no other origin', async () => {
+  for (const path of ['', 'page/app.js', 'client/src/playback-worklet.js', 'errors.html']) {
+    const answer = await fetch(new URL(path, running.url));
+    await answer.arrayBuffer();
+    const policy = answer.headers.get('content-security-policy').split('; ');
+    assert.equal(policy[0], "default-src 'none'");
+    assert.ok(policy.every((part) => /^[a-z-]+ '(none|self)'$/.test(part)), policy.join('; '));
+  }
 });
 
 for (const dark of [false, true]) {

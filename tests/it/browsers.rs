@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use talkline_sim::{Profile, Refusal, caller::Secret};
 
 use crate::kit::{
-    AZURE_KEY, CLIENT_KEY, DEPLOYMENT, RawSession, Relay, Trap, azure, quick, raw, simulator, turn,
+    AZURE_KEY, CLIENT_KEY, Counter, DEPLOYMENT, RawSession, Relay, Trap, azure, quick, raw,
+    simulator, turn,
 };
 
 const PAGE: &str = "https://app.test";
@@ -130,11 +131,58 @@ async fn a_page_gets_the_relay_with_azure_whatever_it_asks_for() {
 }
 
 #[tokio::test]
+async fn the_page_is_served_by_operators_who_want_it() {
+    let sim = simulator().await;
+    let without = Relay::start(&azure(&sim.base_url())).await;
+    for path in ["/", "/talk", "/talk/", "/talk/page/app.js"] {
+        let answer = ask(&without, "GET", path, "", "").await;
+        assert_eq!(answer.refusal(), "404 unknown_path", "{path}");
+    }
+    let with = Relay::start(&(azure(&sim.base_url()) + "ui.enabled = true\n")).await;
+    let page = ask(&with, "GET", "/talk/", "", "").await;
+    assert_eq!(page.status, "200");
+    assert!(page.body.contains("<title>Talk · Talkline</title>"));
+    let policy = page.header("content-security-policy").unwrap();
+    let mut directives = policy.split("; ");
+    assert_eq!(directives.next(), Some("default-src 'none'"));
+    for directive in directives {
+        let (_, sources) = directive.split_once(' ').unwrap();
+        assert!(["'self'", "'none'"].contains(&sources), "{directive}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_is_told_what_the_operator_pays() {
+    let sim = simulator().await;
+    let priced = format!(
+        "prices.currency = \"EUR\"\n\
+         [prices.models.{DEPLOYMENT}]\n\
+         inputText = \"4\"\ninputAudio = \"32.00\"\ncachedInputAudio = \"0.40\"\n\
+         outputText = \"16\"\noutputAudio = \"64.5\"\n"
+    );
+    let priced = Relay::start(&(with_page(azure(&sim.base_url())) + &priced)).await;
+    let told = post(&priced, "/talk/session", &bearer(), &json!({})).await;
+    assert_eq!(
+        told.json()["prices"],
+        json!({
+            "currency": "EUR",
+            "input": {"text": 4.0, "audio": 32.0, "image": 0.0},
+            "cached": {"text": 4.0, "audio": 0.4, "image": 0.0},
+            "output": {"text": 16.0, "audio": 64.5},
+        })
+    );
+    let unpriced = Relay::start(&with_page(azure(&sim.base_url()))).await;
+    let told = post(&unpriced, "/talk/session", &bearer(), &json!({})).await;
+    assert_eq!(told.json()["prices"], Value::Null);
+}
+
+#[tokio::test]
 async fn a_token_holds_what_it_was_made_for() {
     let sim = simulator().await;
     let relay = Relay::start(&with_page(azure(&sim.base_url()))).await;
+    // The longest that OpenAI's endpoint takes.
     let asked = json!({
-        "expires_after": {"anchor": "created_at", "seconds": 600},
+        "expires_after": {"anchor": "created_at", "seconds": 7200},
         "session": {"type": "realtime", "model": DEPLOYMENT, "instructions": "CANARY-PROMPT", "audio": {"output": {"voice": "marin"}}},
     });
     for path in [
@@ -166,6 +214,24 @@ async fn a_token_holds_what_it_was_made_for() {
     }
     // One dial for each token, none for its second use.
     assert_eq!(sim.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_mints_nothing() {
+    let sim = simulator().await;
+    let relay = Relay::start(&with_page(azure(&sim.base_url()))).await;
+    let made = post(&relay, "/talk/session", &bearer(), &json!({})).await;
+    let token = made.json()["client_secret"]["value"].clone();
+    let token = token.as_str().unwrap();
+    let header = format!("Authorization: Bearer {token}\r\n");
+    for path in ["/talk/session", "/v1/realtime/client_secrets"] {
+        let refused = post(&relay, path, &header, &json!({})).await;
+        assert_eq!(refused.refusal(), "403 token_cannot_mint");
+    }
+    // It is still good for what it was made for.
+    let mut call = relay.plain_call();
+    call.bearer = Some(Secret::new(token));
+    assert!(turn(&call).await.unwrap().is_whole());
 }
 
 #[tokio::test]
@@ -238,6 +304,13 @@ async fn requests_are_read_strictly() {
             "{\"expires_after\":{\"seconds\":0}}",
             "400 invalid_value",
         ),
+        (
+            "POST",
+            "/v1/realtime/client_secrets",
+            &json_type,
+            "{\"expires_after\":{\"seconds\":7201}}",
+            "400 invalid_value",
+        ),
         ("GET", "/talk/session", &key, "", "405 method_not_allowed"),
         (
             "GET",
@@ -293,7 +366,8 @@ async fn only_listed_pages_may_read_the_answers() {
 #[tokio::test]
 async fn hostile_pages_reach_nothing_upstream() {
     let sim = simulator().await;
-    let open = azure(&sim.base_url()).replace(
+    let upstream = Counter::before(sim.addr()).await;
+    let open = azure(&upstream.url).replace(
         "clients.keys = [{ name = \"test\", env = \"CLIENT_KEY\" }]",
         "clients.allowAnonymous = true",
     );
@@ -330,7 +404,7 @@ async fn hostile_pages_reach_nothing_upstream() {
             "{host} {headers} {answer}"
         );
     }
-    assert_eq!(sim.requests().len(), 0);
+    assert_eq!(upstream.dials(), 0);
 }
 
 /// A relay in front of what stands in for api.openai.com, over TLS.
@@ -405,6 +479,10 @@ async fn openai_gives_browsers_a_secret_of_its_own_with_webrtc() {
     )
     .await;
     assert_eq!(made.status, "200", "{}", made.body);
+    // What cannot be bound is not made.
+    let bound = json!({"talkline": {"session_seconds": 60}});
+    let refused = post(&relay, "/v1/realtime/client_secrets", &bearer(), &bound).await;
+    assert_eq!(refused.refusal(), "400 invalid_value");
     let seen = sim.requests();
     assert_eq!(seen.len(), 2);
     for request in &seen {

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write as _,
+    net::SocketAddr,
     path::Path,
     process::{ExitStatus, Stdio},
     sync::{
@@ -18,9 +19,10 @@ use talkline_sim::{
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy},
     net::{TcpListener, TcpStream},
     process::{Child, Command},
+    sync::watch,
     task::JoinHandle,
     time::timeout,
 };
@@ -138,6 +140,8 @@ pub struct Relay {
     pub url: String,
     /// `IP:PORT` of the relay's own listener, whatever stands in front of it.
     pub listener: String,
+    /// `IP:PORT` of the listener for operators, where the configuration has one.
+    pub operators: Option<String>,
     pub home: TempDir,
 }
 
@@ -200,6 +204,17 @@ impl Relay {
             .strip_prefix("listening on ")
             .expect("it says where it listens");
         let (scheme, listener) = url.split_once("://").expect("a URL");
+        let configuration = std::fs::read_to_string(home.path().join("talkline.toml"));
+        let operators = match configuration.is_ok_and(|text| text.contains("admin.listen")) {
+            true => {
+                let second = timeout(PATIENCE, lines.next_line()).await;
+                let line = second.expect("it says where operators go");
+                let line = line.expect("stdout is text").expect("another line");
+                let address = line.strip_prefix("operators on http://");
+                Some(address.expect("an address").to_owned())
+            }
+            false => None,
+        };
         let url = if recording::is_on() {
             format!("{scheme}://{}", recording::tee(listener.to_owned()).await)
         } else {
@@ -209,6 +224,7 @@ impl Relay {
             child,
             log,
             listener: listener.to_owned(),
+            operators,
             url,
             home,
         }
@@ -230,6 +246,13 @@ impl Relay {
         self.call(&format!("/v1/realtime?model={DEPLOYMENT}"))
     }
 
+    /// What the listener for operators answers to a GET.
+    pub async fn operators_get(&self, path: &str) -> String {
+        let operators = self.operators.as_deref().expect("a listener for operators");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {operators}\r\n\r\n");
+        raw(operators, request.as_bytes()).await
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
         let sent = std::process::Command::new("kill")
@@ -243,6 +266,27 @@ impl Relay {
         let pid = self.child.id().expect("it runs");
         let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
         open.expect("a system with /proc").count()
+    }
+
+    /// Sessions that the relay counts, by its metrics. It has a listener for operators.
+    pub async fn active(&self) -> u64 {
+        let operators = self
+            .operators
+            .as_deref()
+            .expect("operators have a listener");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {operators}\r\n\r\n");
+        let page = raw(operators, request.as_bytes()).await;
+        let counts: Vec<u64> = page
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix("talkline_sessions_active")?
+                    .split(' ')
+                    .nth(1)
+            })
+            .map(|count| count.parse().expect("a count"))
+            .collect();
+        assert!(!counts.is_empty(), "{page}");
+        counts.iter().sum()
     }
 
     pub async fn exit_status(&mut self) -> ExitStatus {
@@ -342,6 +386,71 @@ impl Drop for Trap {
     }
 }
 
+/// A way to the simulator that counts who takes it.
+pub struct Counter {
+    pub url: String,
+    dials: Arc<AtomicUsize>,
+    /// Those that are open.
+    open: watch::Sender<usize>,
+}
+
+impl Counter {
+    pub async fn before(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let dials = Arc::<AtomicUsize>::default();
+        let open = watch::Sender::new(0);
+        let (counted, sockets) = (Arc::clone(&dials), open.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                sockets.send_modify(|open| *open += 1);
+                let sockets = sockets.clone();
+                tokio::spawn(async move {
+                    if let Ok(far) = TcpStream::connect(upstream).await {
+                        join(stream, far).await;
+                    }
+                    sockets.send_modify(|open| *open -= 1);
+                });
+            }
+        });
+        Self { url, dials, open }
+    }
+
+    /// How often it was taken.
+    pub fn dials(&self) -> usize {
+        self.dials.load(Ordering::SeqCst)
+    }
+
+    /// Waits until nobody takes it.
+    pub async fn idle(&self) {
+        let mut open = self.open.subscribe();
+        let idle = timeout(PATIENCE, open.wait_for(|open| *open == 0)).await;
+        let _ = idle.expect("the upstream's sockets are closed").unwrap();
+    }
+}
+
+/// Carries bytes both ways until the relay has hung up, whether the far side has or not.
+async fn join(mut relay: TcpStream, mut far: TcpStream) {
+    /// What a far side may take to see that the relay says no more.
+    const LINGER: Duration = Duration::from_millis(500);
+    let (mut from_relay, mut to_relay) = relay.split();
+    let (mut from_far, mut to_far) = far.split();
+    let up = async {
+        let _ = copy(&mut from_relay, &mut to_far).await;
+        let _ = to_far.shutdown().await;
+    };
+    let down = async {
+        let _ = copy(&mut from_far, &mut to_relay).await;
+        let _ = to_relay.shutdown().await;
+    };
+    tokio::pin!(up, down);
+    tokio::select! {
+        () = &mut up => drop(timeout(LINGER, down).await),
+        () = &mut down => up.await,
+    }
+}
+
 /// A WebSocket client that shows what it got, byte for byte.
 pub struct RawSession {
     stream: TcpStream,
@@ -406,6 +515,12 @@ impl RawSession {
                 session.buffer
             );
         }
+    }
+
+    /// What follows the head of a refusal, to the end.
+    pub async fn body(&mut self) -> Vec<u8> {
+        while self.fill().await {}
+        std::mem::take(&mut self.buffer)
     }
 
     /// The next frame, or `None` at the end of the stream.
@@ -508,11 +623,18 @@ impl RawSession {
     }
 }
 
-/// A short frame of a client's.
+/// A frame of a client's.
 fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    assert!(payload.len() < 126);
     let mask = [1, 2, 3, 4];
-    let mut frame = vec![0x80 | opcode, 0x80 | payload.len() as u8];
+    let mut frame = vec![0x80 | opcode];
+    match u8::try_from(payload.len()) {
+        Ok(short @ ..126) => frame.push(0x80 | short),
+        _ => {
+            let length = u16::try_from(payload.len()).expect("at most 64 KiB");
+            frame.push(0x80 | 126);
+            frame.extend(length.to_be_bytes());
+        }
+    }
     frame.extend_from_slice(&mask);
     frame.extend(
         payload

@@ -15,6 +15,7 @@
 
 mod admission;
 mod browsers;
+mod clients;
 mod command_line;
 mod doctor;
 mod faults;
@@ -24,7 +25,10 @@ mod kit;
 mod limits;
 mod logs;
 mod metrics;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod overload;
+mod policies;
 mod recording;
 mod refusals;
 mod reload;

@@ -66,7 +66,9 @@ async fn descriptors_are_kept_for_the_sessions_that_there_are() {
 #[tokio::test]
 async fn memory_is_kept_for_the_sessions_that_there_are() {
     let sim = simulator().await;
-    let relay = Relay::start(&(azure(&sim.base_url()) + "limits.maxMemory = \"1MiB\"\n")).await;
+    let configuration =
+        azure(&sim.base_url()) + "limits.maxMemory = \"1MiB\"\nadmin.listen = \"127.0.0.1:0\"\n";
+    let relay = Relay::start(&configuration).await;
     let session = RawSession::open(relay.authority(), &path(), &authorized()).await;
     assert!(
         session.head.starts_with("HTTP/1.1 503 "),
@@ -78,6 +80,9 @@ async fn memory_is_kept_for_the_sessions_that_there_are() {
         "{}",
         session.head
     );
+    let page = relay.operators_get("/metrics").await;
+    let counted = "\ntalkline_full_total{budget=\"memory\"} 1\n";
+    assert!(page.contains(counted), "{page}");
     let log = relay.log().await;
     assert!(log.contains("\"budget\":\"memory\""), "{log}");
 }

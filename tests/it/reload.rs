@@ -11,7 +11,8 @@ use tokio::{
 };
 
 use crate::kit::{
-    CLIENT_KEY, DEPLOYMENT, PATIENCE, RawSession, Relay, run_arguments, simulator, talkline,
+    AZURE_KEY, CLIENT_KEY, DEPLOYMENT, PATIENCE, RawSession, Relay, run_arguments, simulator,
+    talkline,
 };
 
 fn authorized() -> String {
@@ -31,7 +32,11 @@ pub struct Managed {
 
 impl Managed {
     pub async fn start(configuration: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), configuration).await
+    }
+
+    /// In a home that has files of its own.
+    pub async fn start_in(home: tempfile::TempDir, configuration: &str) -> Self {
         let socket = home.path().join("notify");
         let notices = UnixDatagram::bind(&socket).unwrap();
         write(home.path(), configuration);
@@ -293,12 +298,27 @@ fn broken(sim: &Running) -> Vec<(&'static str, String, Vec<&'static str>)> {
 #[tokio::test]
 async fn a_broken_configuration_is_not_taken_over_and_the_log_says_where() {
     let sim = simulator().await;
-    let relay = Managed::start(&azure(&sim.base_url())).await;
+    let good = azure(&sim.base_url()) + "admin.listen = \"127.0.0.1:0\"\n";
+    let relay = Managed::start(&good).await;
+    let shows = async |samples: &[&str]| {
+        let page = relay.relay.operators_get("/metrics").await;
+        for sample in samples {
+            assert!(page.lines().any(|line| line == *sample), "{sample}\n{page}");
+        }
+        page
+    };
+    let page = shows(&["talkline_config_last_reload_successful 1"]).await;
+    assert!(!page.contains("talkline_secret_age_seconds{"), "{page}");
     let mut early = relay.open().await;
     let broken = broken(&sim);
     assert_eq!(broken.len(), 10);
-    for (_, configuration, _) in &broken {
+    for (at, (_, configuration, _)) in broken.iter().enumerate() {
         relay.reload(configuration).await;
+        let failed = format!(
+            "talkline_config_reloads_total{{result=\"failed\"}} {}",
+            at + 1
+        );
+        shows(&[&failed, "talkline_config_last_reload_successful 0"]).await;
         is_alive(&mut early).await;
         let mut late = relay.open().await;
         is_alive(&mut late).await;
@@ -307,6 +327,26 @@ async fn a_broken_configuration_is_not_taken_over_and_the_log_says_where() {
     std::fs::remove_file(relay.relay.home.path().join("talkline.toml")).unwrap();
     relay.relay.signal("-HUP");
     relay.reloaded().await;
+    let mut late = relay.open().await;
+    is_alive(&mut late).await;
+    // Mended, and with a key that rotates.
+    std::fs::write(relay.relay.home.path().join("azure.key"), AZURE_KEY).unwrap();
+    let key = relay.relay.home.path().join("azure.key");
+    let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(key, owner_only).unwrap();
+    relay
+        .reload(&good.replace("env = \"AZURE_KEY\"", "file = \"azure.key\""))
+        .await;
+    let page = shows(&[
+        "talkline_config_reloads_total{result=\"failed\"} 11",
+        "talkline_config_reloads_total{result=\"ok\"} 1",
+        "talkline_config_last_reload_successful 1",
+    ])
+    .await;
+    assert!(
+        page.contains("talkline_secret_age_seconds{secret=\"1\"}"),
+        "{page}"
+    );
     let mut late = relay.open().await;
     is_alive(&mut late).await;
 
@@ -368,15 +408,78 @@ async fn two_hundred_reloads_under_load_drop_nobody() {
 }
 
 #[tokio::test]
-async fn the_address_stays_and_that_is_said() {
+async fn what_only_a_start_takes_over_stays_and_that_is_said() {
     let sim = simulator().await;
     let configuration = azure(&sim.base_url());
     let relay = Managed::start(&configuration).await;
-    let moved = configuration.replace("127.0.0.1:0", "127.0.0.1:1");
+    let moved = configuration.replace("127.0.0.1:0", "127.0.0.1:1")
+        + "server.threads = 3\nadmin.listen = \"127.0.0.1:2\"\n\
+           limitStore = { kind = \"redis\", url = \"redis://:CANARY-REDIS-KEY-5b1d@127.0.0.1:3\" }\n\
+           allowPlaintextSecrets = true\n";
     relay.reload(&moved).await;
     let _session = relay.open().await;
+    // Back to what runs: nothing to say.
+    relay.reload(&configuration).await;
     let log = relay.relay.log().await;
-    assert!(log.contains("server.listen has changed"), "{log}");
+    let said: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("taken over at the next start"))
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| line["key"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "server.listen",
+            "server.threads",
+            "admin.listen",
+            "limitStore"
+        ],
+        "{log}"
+    );
+    assert_eq!(
+        log.matches("the configuration was reloaded").count(),
+        2,
+        "{log}"
+    );
+    assert!(!log.contains("CANARY"), "{log}");
+}
+
+#[tokio::test]
+async fn the_key_of_operators_is_replaced() {
+    let sim = simulator().await;
+    let keys = [
+        "CANARY-ADMIN-KEY-a1c9-55e02b7d41f83c690",
+        "CANARY-ADMIN-KEY-b2da-66f13c8e52094d7a1",
+    ];
+    let configuration = azure(&sim.base_url())
+        + "admin.listen = \"127.0.0.1:0\"\nadmin.key = { file = \"admin.key\" }\n";
+    let home = tempfile::tempdir().unwrap();
+    let write_key = |home: &Path, key: &str| {
+        let path = home.join("admin.key");
+        std::fs::write(&path, key).unwrap();
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path, owner_only).unwrap();
+    };
+    write_key(home.path(), keys[0]);
+    let relay = Managed::start_in(home, &configuration).await;
+    let operators = relay.relay.operators.clone().unwrap();
+    let revoke = async |key: &str| {
+        let body = r#"{"client":"nobody"}"#;
+        let request = format!(
+            "POST /admin/revoke HTTP/1.1\r\nHost: {operators}\r\nAuthorization: Bearer {key}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = crate::kit::raw(&operators, request.as_bytes()).await;
+        answer[9..12].to_owned()
+    };
+    assert_eq!(revoke(keys[0]).await, "200");
+    write_key(relay.relay.home.path(), keys[1]);
+    relay.relay.signal("-HUP");
+    relay.reloaded().await;
+    assert_eq!(revoke(keys[0]).await, "401");
+    assert_eq!(revoke(keys[1]).await, "200");
 }
 
 #[tokio::test]

@@ -169,6 +169,33 @@ async fn the_listener_closes_within_50_ms() {
     panic!("the listener was open for {fastest:?}");
 }
 
+/// Those who send clients here look at either listener; the one for operators answers to the end.
+#[tokio::test]
+async fn operators_see_the_drain() {
+    let sim = simulator().await;
+    let configuration =
+        azure(&sim.base_url()) + "admin.listen = \"127.0.0.1:0\"\nlimits.drainGrace = \"20s\"\n";
+    let mut relay = Relay::start(&configuration).await;
+    let ready = relay.operators_get("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200 "), "{ready}");
+    let mut session = open(relay.authority(), &authorized()).await;
+    relay.signal("-TERM");
+    while TcpStream::connect(&relay.listener).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let ready = relay.operators_get("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
+    assert!(ready.ends_with("draining\n"), "{ready}");
+    let healthy = relay.operators_get("/healthz").await;
+    assert!(healthy.starts_with("HTTP/1.1 200 "), "{healthy}");
+    let page = relay.operators_get("/metrics").await;
+    assert!(page.contains("\ntalkline_draining 1.0\n"), "{page}");
+    is_alive(&mut session).await;
+    session.send(8, &1000_u16.to_be_bytes()).await;
+    assert_eq!(session.event().await.close().0, 1000);
+    assert_eq!(relay.exit_status().await.code(), Some(0));
+}
+
 /// Starts sessions at a rate through two handovers of the socket.
 #[tokio::test]
 async fn a_rolling_restart_refuses_nobody() {

@@ -1,6 +1,10 @@
 //! Tokens from the shell, and what a relay with the same ring makes of them.
 
-use std::{path::Path, process::Stdio};
+use std::{
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 use talkline_sim::caller::{Call, Secret};
@@ -12,7 +16,7 @@ use tokio::{
 };
 
 use crate::kit::{
-    DEPLOYMENT, Ended, PATIENCE, RawSession, Relay, azure, ended, raw, simulator, talkline,
+    Counter, DEPLOYMENT, Ended, PATIENCE, RawSession, Relay, azure, ended, raw, simulator, talkline,
 };
 
 const RING: &str = "CANARY-RING-KEY-5f2e-8d1b7c60a93e4f125";
@@ -268,8 +272,16 @@ const ADMIN_KEY: &str = "CANARY-ADMIN-KEY-40c6-9e17f3b2d85a6c01";
 #[tokio::test]
 async fn access_is_taken_away() {
     let sim = simulator().await;
+    let upstream = Counter::before(sim.addr()).await;
     let home = tempfile::tempdir().unwrap();
-    let configuration = configuration(&sim.base_url())
+    let configuration = configuration(&upstream.url)
+        + "talk.realtime.providers.long.type = \"azure-openai\"\n\
+           talk.realtime.providers.long.azureDeployment = \"long_reply\"\n\
+           talk.realtime.providers.long.apiKey = { env = \"AZURE_KEY\" }\n"
+        + &format!(
+            "talk.realtime.providers.long.azureEndpoint = \"{}\"\n",
+            upstream.url
+        )
         + "admin.listen = \"127.0.0.1:0\"\nadmin.key = { env = \"ADMIN\" }\n";
     std::fs::write(home.path().join("talkline.toml"), configuration).unwrap();
     let (_relay, clients, operators) = with_operators(home.path()).await;
@@ -285,13 +297,14 @@ async fn access_is_taken_away() {
     let used = create(home.path(), &[]).await;
     let spare = create(home.path(), &[]).await;
     let header = format!("Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.{used}\r\n");
-    let target = format!("/v1/realtime?model={DEPLOYMENT}");
-    let mut session = RawSession::open(&clients, &target, &header).await;
+    let mut session = RawSession::open(&clients, "/v1/realtime?model=long_reply", &header).await;
     assert!(
         session.head.starts_with("HTTP/1.1 101 "),
         "{}",
         session.head
     );
+    session.send(1, br#"{"type":"response.create"}"#).await;
+    while session.event().await.json()["type"] != "response.output_audio.delta" {}
 
     let refused = revoke("wrong-admin-key-of-some-length", &["--client", "test"]).await;
     assert_eq!(refused.code(), Some(77), "{}", refused.stderr);
@@ -301,21 +314,28 @@ async fn access_is_taken_away() {
         refused.stderr
     );
 
-    // The token that opened the session: the session ends.
+    // The token that opened the session: it ends in the middle of a sentence.
     let revoked = revoke(ADMIN_KEY, &["--token", &used]).await;
+    let since = Instant::now();
     assert_eq!(revoked.code(), Some(0), "{}", revoked.stderr);
     assert!(
         revoked.stdout.starts_with("revoked token "),
         "{}",
         revoked.stdout
     );
-    let last = loop {
+    let mut last = session.event().await;
+    let close = loop {
         let frame = session.event().await;
         if frame.opcode == 8 {
             break frame;
         }
+        last = frame;
     };
-    assert_eq!(last.close().0, 1008);
+    assert_eq!(last.json()["error"]["code"], "access_revoked");
+    assert_eq!(close.close(), (1008, "access_revoked"));
+    upstream.idle().await;
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
 
     // One that was not used yet: it opens none.
     let inspected = token(home.path(), &["inspect", &spare, "--output", "json"]).await;

@@ -85,7 +85,11 @@ class App {
   #listenToButtons() {
     this.#talk.addEventListener('click', () => this.#pressTalk());
     this.#holdToTalk();
-    this.#end.addEventListener('click', () => void this.#session?.close());
+    this.#end.addEventListener('click', () => {
+      void this.#session?.close();
+      // It hides itself, and the focus would be nowhere.
+      this.#talk.focus();
+    });
     this.#mute.addEventListener('click', () => {
       const muted = toggle(this.#mute);
       this.#session?.mute(muted);
@@ -99,7 +103,10 @@ class App {
       this.#session?.setPushToTalk(pushes);
       this.#render();
     });
-    element('retry', HTMLButtonElement).addEventListener('click', () => void this.#connect(true));
+    element('retry', HTMLButtonElement).addEventListener('click', () => {
+      this.#talk.focus();
+      void this.#connect(true);
+    });
     element('write-instead', HTMLButtonElement).addEventListener('click', () => void this.#writeInstead());
     element('write', HTMLFormElement).addEventListener('submit', (event) => {
       event.preventDefault();
@@ -215,7 +222,7 @@ class App {
       this.#figures.begin(ticket.prices);
       this.#figures.connected(milliseconds);
       this.#showWhere(ticket.model ?? '', ticket.transport);
-      this.#probe();
+      this.#measure(session);
     });
     session.on('closed', (failure) => {
       if (!current()) return;
@@ -300,8 +307,12 @@ class App {
   }
 
   #probe() {
-    if (!this.#isOpen || !this.#session) return;
-    void this.#session.measureRelay().then((time) => this.#figures.relay(time));
+    if (this.#isOpen && this.#session) this.#measure(this.#session);
+  }
+
+  /** @param {TalkSession} session */
+  #measure(session) {
+    void session.measureRelay().then((time) => this.#figures.relay(time));
   }
 
   /** @param {string} text */

@@ -1,5 +1,6 @@
 /** What went wrong, in a sentence, with what to do and where more is said. */
 
+import { explained } from '../client/src/index.js';
 import { DIAGNOSES } from './diagnoses.js';
 import { element, marked } from './dom.js';
 
@@ -7,6 +8,7 @@ import { element, marked } from './dom.js';
 
 /** Where the browser's own errors are explained: errors.html has a part for them. */
 const PAGE = 'errors.html';
+const EXPLAINED = new Set([...Object.keys(DIAGNOSES), ...explained().map(({ code }) => code)]);
 
 export class Problem {
   #box = element('problem', HTMLElement);
@@ -28,8 +30,11 @@ export class Problem {
     this.#said.hidden = !said;
     this.#code.textContent = code;
     this.#link.href = `${PAGE}#${code}`;
-    const microphone = code.startsWith('microphone_') || code === 'insecure_context';
+    this.#link.hidden = !EXPLAINED.has(code);
+    const microphone = code.startsWith('microphone_');
     this.#write.hidden = !microphone;
+    // The page would have to come from elsewhere.
+    this.#retry.hidden = code === 'insecure_context';
     this.#retry.textContent = microphone ? 'Try again' : 'Connect again';
     this.#box.hidden = false;
   }

@@ -161,6 +161,12 @@ def promises(kinds):
     if not config["admin"]["listen"].endswith(f":{ports['metrics']}"):
         yield_.append("the metrics port leads nowhere")
     scaler = kinds.get("ScaledObject") or kinds.get("HorizontalPodAutoscaler")
+    store = config.get("limitStore", {}).get("kind", "memory")
+    policy = kinds.get("NetworkPolicy")
+    if policy and store == "redis":
+        opened = [port["port"] for rule in policy["spec"]["egress"] for port in rule.get("ports", [])]
+        if not {6379, 6380} & set(opened):
+            yield_.append("the pods may not reach the limit store")
     if scaler and "talkline_sessions_active" not in json.dumps(scaler):
         yield_.append("it is not scaled by sessions")
     if scaler and "replicas" in kinds["Deployment"]["spec"]:

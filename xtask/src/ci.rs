@@ -12,7 +12,7 @@ use crate::conformance::Runner;
 use crate::report::Tally;
 use crate::test::{Outcome, Suites, Verdict};
 use crate::workspace::Workspace;
-use crate::{book, canary, conformance, deploy, process, provision, test, tidy};
+use crate::{book, canary, conformance, deploy, packages, process, provision, test, tidy};
 
 /// What a failed step means for the ones after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ const STEPS: &[Step] = &[
     ("canary", |workspace, _| canary::run(workspace)),
     ("deploy", |workspace, _| deploy::run(workspace)),
     ("book", |workspace, _| book::run(workspace)),
+    ("sbom", |workspace, _| packages::sbom(workspace)),
+    ("image", |workspace, _| packages::image(workspace)),
 ];
 
 /// Runs the steps, then prints a table of them and the count of the tests.
@@ -123,6 +125,8 @@ fn clippy(workspace: &Workspace, _: &mut Tally) -> Result<()> {
         "--locked",
         "--workspace",
         "--all-targets",
+        "--features",
+        test::OPTIONAL,
         "--keep-going",
         "--",
         "-D",
@@ -135,12 +139,14 @@ fn rustdoc(workspace: &Workspace, _: &mut Tally) -> Result<()> {
         workspace
             .cargo()
             .args(["doc", "--locked", "--workspace", "--no-deps"])
+            .args(["--features", test::OPTIONAL])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
 }
 
 /// A crate that compiles beside its neighbours may lean on a feature that only
-/// they switch on; alone it cannot. Checks only: nothing is linked.
+/// they switch on; alone it cannot. The fuzz targets are a workspace of their own.
+/// Checks only: nothing is linked.
 fn each_crate_alone(workspace: &Workspace, _: &mut Tally) -> Result<()> {
     let mut broken = Vec::new();
     for member in workspace.metadata.members() {
@@ -150,6 +156,15 @@ fn each_crate_alone(workspace: &Workspace, _: &mut Tally) -> Result<()> {
             eprintln!("error: {error:#}");
             broken.push(member.name.as_str());
         }
+    }
+    let mut fuzz = workspace.cargo();
+    fuzz.args(["check", "--locked", "--quiet", "--manifest-path"])
+        .arg(workspace.root.join("fuzz/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(workspace.target.join("fuzz"));
+    if let Err(error) = process::run(&mut fuzz) {
+        eprintln!("error: {error:#}");
+        broken.push("talkline-fuzz");
     }
     if !broken.is_empty() {
         bail!("do not compile alone: {}", broken.join(", "));

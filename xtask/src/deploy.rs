@@ -18,6 +18,8 @@ use crate::{process, sdk};
 /// Keys long enough for every rule about keys; a client's must not be the upstream's.
 const SAMPLE_KEY: &str = "0123456789abcdef0123456789abcdef";
 const SAMPLE_CLIENT_KEY: &str = "fedcba9876543210fedcba9876543210";
+const SAMPLE_RING_KEY: &str = "89abcdef0123456789abcdef01234567";
+const SAMPLE_REDIS_URL: &str = "rediss://:sample-password@redis.example.com:6380";
 
 /// Tools and places that the checks share.
 struct Bench<'w> {
@@ -34,7 +36,7 @@ type Check = (&'static str, fn(&Bench<'_>) -> Result<(), Unavailable>);
 
 const CHECKS: &[Check] = &[
     ("Dockerfile", dockerfile),
-    ("systemd unit", unit),
+    ("systemd units", unit),
     ("Helm chart", chart),
     ("alert rules", rules),
     ("dashboard", dashboard),
@@ -146,10 +148,13 @@ fn unit(bench: &Bench<'_>) -> Result<(), Unavailable> {
         .replace("/usr/bin/talkline", &bench.talkline.to_string_lossy());
     let unit = bench.out.join("talkline.service");
     fs::write(&unit, text).context("writing the unit")?;
+    // It belongs to the service of its name, which has to lie beside it.
+    let socket = bench.out.join("talkline.socket");
+    fs::copy(bench.file("systemd/talkline.socket"), &socket).context("copying the socket")?;
     process::run(
         Command::new(&analyze)
             .args(["verify", "--man=no"])
-            .arg(&unit),
+            .args([&unit, &socket]),
     )?;
     process::run(
         Command::new(&analyze)
@@ -171,7 +176,12 @@ fn chart(bench: &Bench<'_>) -> Result<(), Unavailable> {
     )?;
     let secrets = bench.out.join("secrets");
     fs::create_dir_all(&secrets).context("making a folder")?;
-    for (name, key) in [("azure-key", SAMPLE_KEY), ("client-key", SAMPLE_CLIENT_KEY)] {
+    for (name, key) in [
+        ("azure-key", SAMPLE_KEY),
+        ("client-key", SAMPLE_CLIENT_KEY),
+        ("ring-key", SAMPLE_RING_KEY),
+        ("redis-url", SAMPLE_REDIS_URL),
+    ] {
         let path = secrets.join(name);
         fs::write(&path, key).context("writing a sample key")?;
         let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);

@@ -44,12 +44,14 @@ usage: cargo xtask <command>
   canary                secrets searched for in all that the processes let out
   conformance           hostile bytes against the real binary: --frames FILE, --handshakes FILE,
                         --autobahn (the Autobahn cases by kosoku), --wstest (by the original),
-                        --network (loss and partitions, in a network namespace)
+                        --network (loss and partitions, in a network namespace),
+                        --crowd ROUNDS (many clients at one moment)
   bench                 what relaying costs, beside HAProxy, nginx and others found here
                         (--quick; --write puts the table into the documentation)
   failures              every failure as clients, log and doctor tell it, against snapshots
                         (TALKLINE_BLESS=1 rewrites them)
-  nightly               what takes long: soak (--minutes N), more seeds, fuzzing, Miri, wstest
+  nightly               what takes long: soak (--minutes N), more seeds, crowds, fuzzing, Miri, wstest, deb
+                        and reproducible
   deploy                what stands in deploy/, each artefact by its own tool
   book                  the documentation, built and its links checked
   packages              image, deb, sbom and reproducible, one after the other (slow)

@@ -13,12 +13,16 @@ use crate::conformance::{self, Runner};
 use crate::provision::{self, Unavailable};
 use crate::test::{Outcome, Verdict};
 use crate::workspace::{RunsIn, Workspace};
-use crate::{bench, process};
+use crate::{bench, packages, process};
 
 const USAGE: &str = "usage: cargo xtask nightly [--minutes N] [--only PART]…";
 const SOAK_MINUTES: u64 = 45;
 /// Seeds of the simulated network.
 const SEEDS: &str = "200";
+/// Random events for the session policies.
+const POLICY_DOCUMENTS: &str = "1000000";
+/// Rounds of many clients at one moment.
+const CROWD_ROUNDS: usize = 1_000;
 /// For each fuzz target.
 const FUZZ_SECONDS: u64 = 180;
 /// Crates that Miri can interpret: they reach neither the system nor foreign code.
@@ -28,6 +32,10 @@ type Part = (&'static str, fn(&Workspace, &mut Outcome, Duration));
 
 const PARTS: &[Part] = &[
     ("twin", twin),
+    ("policy", policy),
+    ("crowd", |workspace, outcome, _| {
+        conformance::crowd(workspace, CROWD_ROUNDS, outcome);
+    }),
     ("autobahn", |workspace, outcome, _| {
         conformance::autobahn(workspace, Runner::Wstest, outcome);
     }),
@@ -36,6 +44,14 @@ const PARTS: &[Part] = &[
     }),
     ("fuzz", fuzz),
     ("miri", miri),
+    ("packages", |workspace, outcome, _| {
+        for (name, step) in [
+            ("deb", packages::deb as fn(&Workspace) -> Result<()>),
+            ("reproducible", packages::reproducible),
+        ] {
+            count(outcome, name, step(workspace));
+        }
+    }),
     ("soak", soak),
 ];
 
@@ -117,6 +133,16 @@ fn twin(workspace: &Workspace, outcome: &mut Outcome, _: Duration) {
         .args(["--", "--nocapture", "twin"])
         .env("TALKLINE_TWIN_SEEDS", SEEDS);
     count(outcome, "twin", process::run(&mut command));
+}
+
+/// The guard of the session policies against a full parse.
+fn policy(workspace: &Workspace, outcome: &mut Outcome, _: Duration) {
+    let mut command = workspace.cargo();
+    command
+        .args(["run", "--locked", "--release", "--package"])
+        .args(["talkline-session", "--example", "policy_differential"])
+        .args(["--", POLICY_DOCUMENTS]);
+    count(outcome, "policy", process::run(&mut command));
 }
 
 fn soak(workspace: &Workspace, outcome: &mut Outcome, time: Duration) {

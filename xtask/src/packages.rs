@@ -294,6 +294,8 @@ pub(crate) fn deb(workspace: &Workspace) -> Result<()> {
     install(&binary, "usr/bin/talkline", "755")?;
     let unit = deploy.join("systemd/talkline.service");
     install(&unit, "lib/systemd/system/talkline.service", "644")?;
+    let socket = deploy.join("systemd/talkline.socket");
+    install(&socket, "lib/systemd/system/talkline.socket", "644")?;
     let toml = deploy.join("debian/talkline.toml");
     install(&toml, "etc/talkline/talkline.toml", "640")?;
     for name in ["README.md", "CHANGELOG.md", "LICENSE"] {

@@ -23,9 +23,10 @@ pub(crate) fn run(workspace: &Workspace, outcome: &mut Outcome) {
         Ok(path) => path,
         Err(error) => return outcome.broke("cargo build", &error),
     };
+    let front_ends = front_ends(workspace.runs_in, outcome);
     add(
         "SDK tests in Python",
-        python(workspace, &talkline),
+        python(workspace, &talkline, front_ends),
         workspace.runs_in,
         outcome,
     );
@@ -83,7 +84,39 @@ pub(crate) fn executable(messages: &str, name: &str) -> Option<PathBuf> {
         .find_map(|message| message.executable)
 }
 
-fn python(workspace: &Workspace, talkline: &Path) -> Result<Tally, Unavailable> {
+/// Whether this machine has what stands in front of the relay.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FrontEnds {
+    Here,
+    Missing,
+}
+
+fn front_ends(runs_in: RunsIn, outcome: &mut Outcome) -> FrontEnds {
+    let suite = "SDK tests behind front ends";
+    for (package, program) in [
+        ("nginx-light", "/usr/sbin/nginx"),
+        ("haproxy", "/usr/sbin/haproxy"),
+    ] {
+        match provision::debian(package, program) {
+            Ok(_) => {}
+            Err(Unavailable::Missing(what)) if runs_in == RunsIn::Terminal => {
+                outcome.skipped(suite, &what);
+                return FrontEnds::Missing;
+            }
+            Err(error) => {
+                outcome.broke(suite, &error.into());
+                return FrontEnds::Missing;
+            }
+        }
+    }
+    FrontEnds::Here
+}
+
+fn python(
+    workspace: &Workspace,
+    talkline: &Path,
+    front_ends: FrontEnds,
+) -> Result<Tally, Unavailable> {
     let source = workspace.root.join("tests/sdk/python");
     let tools = provision::python(workspace, "python", &source.join("requirements.lock"))?;
     let report = report_file(workspace, "python")?;
@@ -99,6 +132,9 @@ fn python(workspace: &Workspace, talkline: &Path) -> Result<Tally, Unavailable> 
             workspace.root.join("crates/talkline-sim/assets"),
         )
         .current_dir(&source);
+    if front_ends == FrontEnds::Missing {
+        command.args(["--ignore", "test_front_ends.py"]);
+    }
     Ok(run_and_count(&mut command, &report)?)
 }
 

@@ -9,6 +9,9 @@ use crate::report::{self, Tally};
 use crate::workspace::{RunsIn, Workspace};
 use crate::{browser, failures, process, provision, sdk};
 
+/// Features that are off by default. Lints see them; their tests run once more with them.
+pub(crate) const OPTIONAL: &str = "talkline/otlp";
+
 /// Which suites to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Suites {
@@ -82,9 +85,15 @@ pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
 pub(crate) fn outcome(workspace: &Workspace, suites: Suites) -> Outcome {
     let mut outcome = Outcome::default();
     if matches!(suites, Suites::All | Suites::Rust) {
-        match rust(workspace) {
-            Ok(tally) => outcome.tally += tally,
-            Err(error) => outcome.broke("cargo test", &error),
+        const WORKSPACE: &[&str] = &["--workspace"];
+        const WITH_OTLP: &[&str] = &["--package", "talkline", "--features", OPTIONAL];
+        const OTLP: &[&str] = &["--test", "it", "--", "otlp::"];
+        install();
+        for words in [WORKSPACE.to_vec(), [WITH_OTLP, OTLP].concat()] {
+            match rust(workspace, &words) {
+                Ok(tally) => outcome.tally += tally,
+                Err(error) => outcome.broke("cargo test", &error),
+            }
         }
     }
     if matches!(suites, Suites::All | Suites::Sdk) {
@@ -99,8 +108,8 @@ pub(crate) fn outcome(workspace: &Workspace, suites: Suites) -> Outcome {
     outcome
 }
 
-/// Unit, integration and documentation tests, each line passed on as it comes.
-fn rust(workspace: &Workspace) -> Result<Tally> {
+/// Installs the programs of Debian's that tests start.
+fn install() {
     // The tests that need them say so themselves where they are missing.
     for (package, program) in [
         ("nginx-light", "/usr/sbin/nginx"),
@@ -111,9 +120,14 @@ fn rust(workspace: &Workspace) -> Result<Tally> {
             println!("{error}");
         }
     }
+}
+
+/// Unit, integration and documentation tests, each line passed on as it comes.
+fn rust(workspace: &Workspace, words: &[&str]) -> Result<Tally> {
     let mut command = workspace.cargo();
     command
-        .args(["test", "--locked", "--workspace", "--no-fail-fast"])
+        .args(["test", "--locked", "--no-fail-fast"])
+        .args(words)
         .stdout(Stdio::piped());
     let mut child = command
         .spawn()

@@ -45,8 +45,8 @@ pub use grant::{
 pub use key::{KeyCell, KeyError, KeyFiles, KeySlot, LiveKey, parse_key};
 pub use limit::{
     Exhausted, Lease, LeaseRequest, LimitFuture, LimitRefusal, LimitStore, MemoryBounds,
-    MemoryStore, REVOCATION_MAX, Revocation, SessionBudget, SessionRef, StoreError, Usage,
-    UseRefusal,
+    MemoryStore, REVOCATION_MAX, Revocation, SessionBudget, SessionRef, StoreError, StoreHealth,
+    Usage, UseRefusal,
 };
 pub use oidc::{
     KeySet, KeySetError, KeysAt, OidcIssuer, USER_TOKEN_BYTES_MAX, UserAlgorithm,

@@ -23,6 +23,11 @@ pub trait LimitStore: Send + Sync + fmt::Debug {
     /// A short name for logs: `memory`, …
     fn name(&self) -> &'static str;
 
+    /// Whether the store answers, for metrics. `None` for one that cannot fail to.
+    fn health(&self) -> Option<StoreHealth> {
+        None
+    }
+
     /// Takes one of a client's places, to be held until its session is over.
     ///
     /// Refuses by the first of these that is reached: a revocation, the day's budget, sessions at
@@ -304,6 +309,15 @@ impl UseRefusal {
             Self::Store(_) => "limit_store_unavailable",
         }
     }
+}
+
+/// How a store that others run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// Whether it answered when it was last asked. True before the first question.
+    pub is_up: bool,
+    /// Questions that it did not answer.
+    pub failures: u64,
 }
 
 /// A store that cannot do what it is asked.

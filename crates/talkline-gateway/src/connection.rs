@@ -313,10 +313,12 @@ async fn upgrade(
     if lifecycle == Lifecycle::Ending {
         return busy(shared, &Diagnosis::relay_shutting_down());
     }
-    if shared.is_overloaded() {
+    if let Some(budget) = shared.overload() {
+        shared.metrics.full(budget);
         return busy(shared, &Diagnosis::relay_full());
     }
     let Some(permit) = shared.sessions.take(shared.sessions_max) else {
+        shared.metrics.full("sessions");
         return busy(shared, &Diagnosis::relay_full());
     };
     // Not before: a relay without room must not cost a client its token.

@@ -15,6 +15,7 @@ use talkline_auth::{KeySet, KeysAt, OidcIssuer, UserCheck, UserRefusal};
 use talkline_dialect::Refusal;
 use tokio::{
     sync::Mutex,
+    task::JoinHandle,
     time::{Instant, timeout},
 };
 use tracing::warn;
@@ -35,13 +36,24 @@ pub(crate) struct Jwks {
     issuers: HashMap<String, Mutex<Cached>>,
 }
 
-/// One issuer's keys. Whoever finds them missing fetches them while holding the lock, so that all
-/// who need them wait for one fetch.
+/// One issuer's keys. Whoever finds them missing begins to fetch them and waits while holding the
+/// lock, so that all who need them wait for one fetch.
 #[derive(Default)]
 struct Cached {
     keys: Option<Arc<KeySet>>,
     tried: Option<Instant>,
     fetched: Option<Instant>,
+    fetching: Option<Fetching>,
+}
+
+/// A fetch that goes on when whoever began it hangs up: a stranger who does nothing else would
+/// otherwise keep every user out.
+struct Fetching(JoinHandle<Result<KeySet, String>>);
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Why a user is not let in.
@@ -84,7 +96,7 @@ impl Jwks {
     ///
     /// # Cancel safety
     ///
-    /// A fetch that was under way is lost; the next caller begins another.
+    /// A fetch that is under way goes on, for the next caller.
     pub(crate) async fn verify(
         &self,
         check: &UserCheck,
@@ -103,7 +115,7 @@ impl Jwks {
     /// The issuer's keys: others than `insufficient`, if that can be.
     async fn keys(
         &self,
-        issuer: &OidcIssuer,
+        issuer: &Arc<OidcIssuer>,
         insufficient: Option<&Arc<KeySet>>,
     ) -> Result<Arc<KeySet>, JwksError> {
         let cached = self.issuers.get(issuer.name()).ok_or(JwksError::NoKeys)?;
@@ -116,88 +128,90 @@ impl Jwks {
             (None, _) => false,
         };
         let rests = cached.tried.is_some_and(|then| now - then < FETCH_PAUSE);
-        if !enough && !rests {
+        if !enough && !rests && cached.fetching.is_none() {
             cached.tried = Some(now);
-            match timeout(FETCH_TIME_MAX, self.fetch(issuer)).await {
-                Ok(Ok(keys)) => {
+            let (dialer, issuer) = (self.dialer.clone(), Arc::clone(issuer));
+            let fetch = async move {
+                let fetched = timeout(FETCH_TIME_MAX, fetch(&dialer, &issuer)).await;
+                fetched.unwrap_or_else(|_| Err("they did not come in time".to_owned()))
+            };
+            cached.fetching = Some(Fetching(tokio::spawn(fetch)));
+        }
+        if !enough && let Some(Fetching(fetching)) = &mut cached.fetching {
+            let fetched = fetching.await;
+            cached.fetching = None;
+            match fetched.unwrap_or_else(|error| Err(error.to_string())) {
+                Ok(keys) => {
                     cached.keys = Some(Arc::new(keys));
-                    cached.fetched = Some(now);
+                    cached.fetched = cached.tried;
                 }
-                Ok(Err(reason)) => {
-                    warn!(
-                        issuer = issuer.name(),
-                        reason, "an issuer's keys were not fetched"
-                    );
-                }
-                Err(_) => {
-                    warn!(
-                        issuer = issuer.name(),
-                        "an issuer's keys did not come in time"
-                    );
+                Err(reason) => {
+                    let issuer = issuer.name();
+                    warn!(issuer, reason, "an issuer's keys were not fetched");
                 }
             }
         }
         // Keys that are too old are better than none: nobody can sign with them but the issuer.
         cached.keys.clone().ok_or(JwksError::NoKeys)
     }
+}
 
-    async fn fetch(&self, issuer: &OidcIssuer) -> Result<KeySet, String> {
-        let uri = match issuer.keys_at() {
-            KeysAt::Uri(uri) => uri,
-            KeysAt::Discovery(uri) => {
-                #[derive(Deserialize)]
-                struct Discovered {
-                    issuer: String,
-                    jwks_uri: String,
-                }
-                let document = self.get(&uri).await?;
-                let found: Discovered = serde_json::from_slice(&document)
-                    .map_err(|_| "the discovery document has no jwks_uri".to_owned())?;
-                // OpenID Connect Discovery 1.0 section 4.3.
-                if found.issuer != issuer.issuer {
-                    return Err("the discovery document is another issuer's".to_owned());
-                }
-                found.jwks_uri
+async fn fetch(dialer: &Dialer, issuer: &OidcIssuer) -> Result<KeySet, String> {
+    let uri = match issuer.keys_at() {
+        KeysAt::Uri(uri) => uri,
+        KeysAt::Discovery(uri) => {
+            #[derive(Deserialize)]
+            struct Discovered {
+                issuer: String,
+                jwks_uri: String,
             }
-        };
-        let document = self.get(&uri).await?;
-        KeySet::parse(&document).map_err(|error| error.to_string())
-    }
+            let document = get(dialer, &uri).await?;
+            let found: Discovered = serde_json::from_slice(&document)
+                .map_err(|_| "the discovery document has no jwks_uri".to_owned())?;
+            // OpenID Connect Discovery 1.0 section 4.3.
+            if found.issuer != issuer.issuer {
+                return Err("the discovery document is another issuer's".to_owned());
+            }
+            found.jwks_uri
+        }
+    };
+    let document = get(dialer, &uri).await?;
+    KeySet::parse(&document).map_err(|error| error.to_string())
+}
 
-    /// The body at a URL. TLS, except on loopback.
-    async fn get(&self, url: &str) -> Result<Bytes, String> {
-        let uri: Uri = url.parse().map_err(|_| "its URL is malformed".to_owned())?;
-        let host = uri.host().ok_or("its URL has no host")?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let tls = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") if is_loopback(bare) => false,
-            _ => return Err("its URL is not https".to_owned()),
-        };
-        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let authority = uri.authority().ok_or("its URL has no host")?.as_str();
-        if authority.contains('@') {
-            return Err("its URL has a user name".to_owned());
-        }
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let request = Request::get(path)
-            .header(header::HOST, authority)
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| error.to_string())?;
-        let say = |refusal: Refusal| format!("{refusal:?}");
-        let addresses = self.dialer.resolve_name(bare, port).await.map_err(say)?;
-        let tcp = self.dialer.connect(addresses).await.map_err(say)?;
-        let answered = if tls {
-            let tls = self.dialer.handshake_name(bare, tcp).await.map_err(say)?;
-            outgoing::exchange(tls, request).await
-        } else {
-            outgoing::exchange(tcp, request).await
-        };
-        let (parts, body) = answered.map_err(say)?;
-        match parts.status {
-            StatusCode::OK => Ok(body),
-            status => Err(format!("it is answered with {status}")),
-        }
+/// The body at a URL. TLS, except on loopback.
+async fn get(dialer: &Dialer, url: &str) -> Result<Bytes, String> {
+    let uri: Uri = url.parse().map_err(|_| "its URL is malformed".to_owned())?;
+    let host = uri.host().ok_or("its URL has no host")?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let tls = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") if is_loopback(bare) => false,
+        _ => return Err("its URL is not https".to_owned()),
+    };
+    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let authority = uri.authority().ok_or("its URL has no host")?.as_str();
+    if authority.contains('@') {
+        return Err("its URL has a user name".to_owned());
+    }
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let request = Request::get(path)
+        .header(header::HOST, authority)
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let say = |refusal: Refusal| format!("{refusal:?}");
+    let addresses = dialer.resolve_name(bare, port).await.map_err(say)?;
+    let tcp = dialer.connect(addresses).await.map_err(say)?;
+    let answered = if tls {
+        let tls = dialer.handshake_name(bare, tcp).await.map_err(say)?;
+        outgoing::exchange(tls, request).await
+    } else {
+        outgoing::exchange(tcp, request).await
+    };
+    let (parts, body) = answered.map_err(say)?;
+    match parts.status {
+        StatusCode::OK => Ok(body),
+        status => Err(format!("it is answered with {status}")),
     }
 }
 

@@ -51,6 +51,7 @@ pub use dial::ResolveOverride;
 pub use keys::KeyReader;
 pub use metrics::Metrics;
 pub use reload::{ReloadError, Reloader};
+pub use report::SessionRecord;
 pub use server::{Gateway, Options, StartError, listeners};
 
 #[cfg(doctest)]

@@ -19,12 +19,13 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
-use talkline_auth::KeyCell;
+use talkline_auth::{KeyCell, StoreHealth};
 use talkline_config::Prices;
 use talkline_dialect::{Diagnosis, UpstreamKind};
+use talkline_relay::Budget;
 use talkline_session::{EndKind, EndedBy, Side, Summary, Timing};
 
-use crate::{dial::Phases, metrics::families::Families, tokens::Tokens};
+use crate::{dial::Phases, metrics::families::Families, report::SessionRecord, tokens::Tokens};
 
 pub use families::{Described, Kind, reference};
 pub use page::Format;
@@ -32,6 +33,12 @@ pub(crate) use page::respond;
 
 /// Tells how many log lines were dropped.
 type DroppedLines = Box<dyn Fn() -> u64 + Send + Sync>;
+
+/// Tells whether the limit store answers, if it is one that may not.
+type LimitStoreHealth = Box<dyn Fn() -> Option<StoreHealth> + Send + Sync>;
+
+/// Is told of each session at its end.
+type SessionObserver = Box<dyn Fn(&SessionRecord<'_>) + Send + Sync>;
 
 /// The instruments of one process. Clones share them.
 #[derive(Clone)]
@@ -41,6 +48,7 @@ struct Inner {
     registry: Registry,
     families: Families,
     readings: Arc<Readings>,
+    observer: OnceLock<SessionObserver>,
 }
 
 /// What is read when somebody asks, rather than recorded when it happens.
@@ -50,6 +58,9 @@ pub(crate) struct Readings {
     pub(crate) dropped_lines: OnceLock<DroppedLines>,
     pub(crate) draining: AtomicBool,
     pub(crate) sessions_max: AtomicU64,
+    /// Memory for bytes that wait, and how much of it there may be.
+    pub(crate) buffers: ArcSwapOption<(Arc<Budget>, usize)>,
+    pub(crate) limit_store: OnceLock<LimitStoreHealth>,
 }
 
 impl Default for Metrics {
@@ -70,6 +81,7 @@ impl Metrics {
             registry,
             families,
             readings,
+            observer: OnceLock::new(),
         }));
         metrics.0.families.config_reload_ok.set(1);
         metrics
@@ -85,6 +97,18 @@ impl Metrics {
     /// first one told counts.
     pub fn watch_dropped_lines(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
         let _ = self.0.readings.dropped_lines.set(Box::new(count));
+    }
+
+    /// Has every session told at its end, and every refusal. What is called must not wait: the session's
+    /// task calls it. The first one told counts.
+    pub fn observe_sessions(&self, observer: impl Fn(&SessionRecord<'_>) + Send + Sync + 'static) {
+        let _ = self.0.observer.set(Box::new(observer));
+    }
+
+    pub(crate) fn tell(&self, session: &SessionRecord<'_>) {
+        if let Some(observer) = self.0.observer.get() {
+            observer(session);
+        }
     }
 
     /// The configuration was read anew, and taken over or not.
@@ -108,6 +132,26 @@ impl Metrics {
     pub(crate) fn sessions_max(&self, sessions: usize) {
         let max = &self.0.readings.sessions_max;
         max.store(sessions as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn watch_buffers(&self, budget: Arc<Budget>, bytes_max: usize) {
+        self.0
+            .readings
+            .buffers
+            .store(Some(Arc::new((budget, bytes_max))));
+    }
+
+    /// The store of the first configuration stays the store.
+    pub(crate) fn watch_limit_store(
+        &self,
+        health: impl Fn() -> Option<StoreHealth> + Send + Sync + 'static,
+    ) {
+        let _ = self.0.readings.limit_store.set(Box::new(health));
+    }
+
+    /// Somebody was turned away because this is used up.
+    pub(crate) fn full(&self, budget: &'static str) {
+        self.0.families.full(budget).inc();
     }
 
     pub(crate) fn draining(&self) {
@@ -256,6 +300,22 @@ pub(crate) fn outcome(summary: &Summary) -> &'static str {
         (EndKind::RateExceeded, _) => "rate_exceeded",
         (EndKind::Overloaded, _) => "overloaded",
         (EndKind::Policy, _) => "policy",
+    }
+}
+
+/// Whether an end is one that somebody should look into.
+pub(crate) fn is_failure(kind: EndKind) -> bool {
+    match kind {
+        EndKind::Closed | EndKind::Stopped | EndKind::SessionMax | EndKind::Idle => false,
+        EndKind::Disconnected
+        | EndKind::Violation
+        | EndKind::PingTimeout
+        | EndKind::Unfinished
+        | EndKind::SlowConsumer
+        | EndKind::FrameTimeout
+        | EndKind::RateExceeded
+        | EndKind::Overloaded
+        | EndKind::Policy => true,
     }
 }
 

@@ -45,7 +45,9 @@ impl TrustedProxies {
         Self(networks)
     }
 
+    /// Whether this is one of them; on a socket for both families IPv4 peers come as IPv6 addresses.
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
@@ -267,6 +269,20 @@ mod tests {
             check("9.9.9.9", &[line], "9.9.9.9 Unknown");
         }
         check("::ffff:9.9.9.9", &[(XFF, "1.1.1.1")], "9.9.9.9 Unknown");
+    }
+
+    /// A listener for both families shows IPv4 peers in IPv6's clothes, before any head is read.
+    #[test]
+    fn a_front_end_is_known_on_a_socket_for_both_families() {
+        let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
+        for (peer, trusted) in [
+            ("10.0.0.1", true),
+            ("::ffff:10.0.0.1", true),
+            ("::ffff:9.9.9.9", false),
+            ("::10.0.0.1", false),
+        ] {
+            assert_eq!(proxies.trusts(peer.parse().unwrap()), trusted, "{peer}");
+        }
     }
 
     #[test]

@@ -9,10 +9,54 @@ use talkline_config::{BilledTokens, Prices, Refusals, RouteMatch};
 use talkline_dialect::{
     Ask, ClientDialect, Diagnosis, Incident, Intent, UpstreamKind, UpstreamLoss,
 };
-use talkline_session::{EndKind, EndedBy, Parting, Summary};
+use talkline_session::{EndKind, EndedBy, Parting, Summary, Usage};
 use tracing::{debug, info, warn};
 
-use crate::{dial::Phases, metrics::Metrics};
+use crate::{
+    dial::Phases,
+    metrics::{self, Metrics},
+};
+
+/// A session that is over, or that an admitted client did not get: what is known of it, without a payload,
+/// a secret or an address of a client. For exporters ([`Metrics::observe_sessions`]).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct SessionRecord<'a> {
+    /// The relay's id of it.
+    pub session: &'a str,
+    /// The client's name in the configuration, or its user's.
+    pub client: &'a str,
+    /// The model that the client asked for; empty when it named none.
+    pub model: &'a str,
+    /// The provider's name in the configuration; empty when no route was found.
+    pub provider: &'a str,
+    /// `azure`, `openai` or `custom`.
+    pub kind: &'static str,
+    /// Origin of the upstream; empty when no route was found.
+    pub upstream: &'a str,
+    /// The deployment, or the upstream's name of the model; empty when no route was found.
+    pub deployment: &'a str,
+    /// The upstream's id of the session.
+    pub upstream_session: Option<&'a str>,
+    /// The upstream's id of the handshake.
+    pub request_id: Option<&'a str>,
+    /// The region that answered.
+    pub region: Option<&'a str>,
+    /// How it ended, as `talkline_sessions_total` has it.
+    pub outcome: &'static str,
+    /// What went wrong: the code of a refusal, or an outcome that is not an ordinary end.
+    pub error: Option<&'static str>,
+    /// The close code that was received or chosen.
+    pub close_code: Option<u16>,
+    /// Time from the start of DNS to the upstream's answer.
+    pub dialled: Duration,
+    /// From both handshakes to the end; zero for a refusal.
+    pub duration: Duration,
+    /// From the start of the session to its first audio.
+    pub first_audio: Option<Duration>,
+    /// Tokens of all responses; `None` for a refusal.
+    pub usage: Option<&'a Usage>,
+}
 
 /// Longest word of an upstream's event in a log line, in characters.
 const WORD_CHARS_MAX: usize = 64;
@@ -85,6 +129,28 @@ impl SessionLabels {
         self.kind
     }
 
+    fn record(&self, outcome: &'static str) -> SessionRecord<'_> {
+        SessionRecord {
+            session: &self.session,
+            client: &self.client,
+            model: &self.alias,
+            provider: &self.provider,
+            kind: metrics::kind_word(self.kind),
+            upstream: &self.upstream,
+            deployment: &self.deployment,
+            upstream_session: None,
+            request_id: self.request_id.as_deref(),
+            region: self.region.as_deref(),
+            outcome,
+            error: None,
+            close_code: None,
+            dialled: self.dialled,
+            duration: Duration::ZERO,
+            first_audio: None,
+            usage: None,
+        }
+    }
+
     pub(crate) fn routed(&mut self, route: &RouteMatch<'_>) {
         self.provider = route.provider.to_owned();
         self.upstream = route.upstream.origin();
@@ -109,6 +175,16 @@ pub(crate) fn session_ended(
     if let Some(after) = summary.first_audio {
         metrics.first_audio(after);
     }
+    let outcome = metrics::outcome(summary);
+    metrics.tell(&SessionRecord {
+        upstream_session: summary.upstream_session_id.as_deref(),
+        error: metrics::is_failure(summary.end.kind).then_some(outcome),
+        close_code: summary.end.code,
+        duration: summary.duration,
+        first_audio: summary.first_audio,
+        usage: Some(&summary.usage),
+        ..labels.record(outcome)
+    });
     let Summary {
         end,
         client_to_upstream,
@@ -258,6 +334,10 @@ pub(crate) fn session_refused(
     diagnosis: &Diagnosis,
 ) {
     metrics.session_refused(labels.kind, diagnosis);
+    metrics.tell(&SessionRecord {
+        error: Some(diagnosis.code),
+        ..labels.record("refused")
+    });
     let answer = diagnosis.answer.as_ref();
     let (close_code, status) = match delivery {
         Refusals::InBand => (Some(diagnosis.permanence.close_code()), None),

@@ -4,8 +4,8 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use talkline_auth::{
-    KeyCell, KeyFiles, KeyRing, LimitStore, Moment, RingKey, Source, SourcePermits, TokenCell,
-    TokenSource,
+    ClientKeys, KeyCell, KeyFiles, KeyRing, LimitStore, Moment, RingKey, Source, SourcePermits,
+    TokenCell, TokenSource,
 };
 use talkline_config::{Config, Policies, Prices, Refusals, Routes, Transport, Ui};
 use talkline_dialect::{Ask, ClientDialect, Correlation, Diagnosis, Intent};
@@ -30,7 +30,7 @@ use crate::{
     keys::{KeyReader, Keys},
     limits,
     metrics::Metrics,
-    overload::{Load, Pressure},
+    overload::{self, Load, Pressure},
     places::Places,
     proxies::TrustedProxies,
     reach::Reach,
@@ -120,6 +120,8 @@ pub(crate) struct Shared {
     pub(crate) handshake_timeout: Duration,
     pub(crate) metrics: Metrics,
     pub(crate) prices: Prices,
+    /// What operators present, where the configuration has a listener for them.
+    pub(crate) admin_keys: Option<ClientKeys>,
 }
 
 impl Shared {
@@ -135,16 +137,20 @@ impl Shared {
         self.metrics
             .watch_credentials(self.reach.tokens.clone(), keys);
         self.metrics.sessions_max(self.sessions_max);
+        self.metrics
+            .watch_buffers(Arc::clone(&self.budget), self.buffered_bytes_max);
+        let store = Arc::clone(&self.store);
+        self.metrics.watch_limit_store(move || store.health());
     }
 
-    /// Whether another session would endanger those that there are.
-    pub(crate) fn is_overloaded(&self) -> bool {
+    /// What another session would endanger those that there are by.
+    pub(crate) fn overload(&self) -> Option<&'static str> {
         let load = Load {
             sessions: self.sessions.taken(),
             handshakes: self.handshakes.taken(),
             memory_bytes_max: self.memory_bytes_max,
         };
-        self.pressure.exceeded(load).is_some()
+        self.pressure.exceeded(load).map(overload::Budget::as_str)
     }
 }
 
@@ -271,6 +277,7 @@ impl Snapshot {
             handshake_timeout: limits.client_handshake_timeout,
             metrics: carried.metrics(options.metrics),
             prices: config.prices,
+            admin_keys: config.admin.as_ref().map(admin::keys),
         };
         let dial_max = limits.dns_timeout
             + limits.connect_timeout

@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use redis::{
     aio::MultiplexedConnection,
 };
 use rustls_pki_types::ServerName;
-use talkline_auth::StoreError;
+use talkline_auth::{StoreError, StoreHealth};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -33,6 +33,7 @@ pub(crate) struct Link {
     slot: Mutex<Slot>,
     /// For the log: each outage is said once.
     is_away: AtomicBool,
+    failures: AtomicU64,
 }
 
 #[derive(Default)]
@@ -50,6 +51,14 @@ impl Link {
             timeout,
             slot: Mutex::default(),
             is_away: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn health(&self) -> StoreHealth {
+        StoreHealth {
+            is_up: !self.is_away.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
         }
     }
 
@@ -95,6 +104,7 @@ impl Link {
                 {
                     self.forget(generation).await;
                 }
+                self.failures.fetch_add(1, Ordering::Relaxed);
                 if !self.is_away.swap(true, Ordering::Relaxed) {
                     warn!(server = %self.server, error = failure.text, "the limit store is not available");
                 }

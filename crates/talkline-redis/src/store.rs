@@ -9,8 +9,8 @@ use std::{
 
 use talkline_auth::{
     ClientLimits, Exhausted, Lease, LeaseRequest, LimitFuture, LimitRefusal, LimitStore,
-    MemoryBounds, MemoryStore, Moment, REVOCATION_MAX, Revocation, SessionRef, StoreError, TokenId,
-    Usage, UseRefusal,
+    MemoryBounds, MemoryStore, Moment, REVOCATION_MAX, Revocation, SessionRef, StoreError,
+    StoreHealth, TokenId, Usage, UseRefusal,
 };
 use tokio::runtime::Handle;
 
@@ -362,6 +362,10 @@ impl Drop for Place {
 impl LimitStore for RedisStore {
     fn name(&self) -> &'static str {
         "redis"
+    }
+
+    fn health(&self) -> Option<StoreHealth> {
+        Some(self.0.link.health())
     }
 
     fn lease<'a>(

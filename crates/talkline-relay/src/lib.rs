@@ -46,6 +46,7 @@ mod outlet;
 mod pump;
 mod refuse;
 mod scratch;
+mod seldom;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -62,6 +63,7 @@ use tokio::time::Instant;
 
 pub use crate::budget::Budget;
 pub use crate::refuse::refuse;
+use crate::seldom::Seldom;
 
 /// One side of a relayed session: a byte stream on which the WebSocket handshake is done.
 #[derive(Debug)]
@@ -132,11 +134,13 @@ where
     // what a session costs.
     let mut pump = pump::Pump::new(client, upstream, session, options);
     async move {
-        let mut stop = pin!(stop);
-        let mut stopped = false;
+        let stop = pin!(stop);
+        let mut stop = Some(Seldom::new(stop));
         poll_fn(|cx| {
-            if !stopped && let Poll::Ready(wish) = stop.as_mut().poll(cx) {
-                stopped = true;
+            if let Some(polled) = &mut stop
+                && let Poll::Ready(wish) = polled.poll(cx)
+            {
+                stop = None;
                 pump.stop(wish);
             }
             pump.poll(cx)

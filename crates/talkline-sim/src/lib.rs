@@ -7,6 +7,8 @@
 //!
 //! [`chaos`] is a bad network to put in front of anything that listens on loopback.
 //!
+//! [`Collector`] receives OpenTelemetry's OTLP.
+//!
 //! [`identity`] has the fakes of Entra, managed identity, Key Vault and the Azure command lines.
 //!
 //! It never leaves the machine, calls no service, verifies no signature of a token that it is sent as a credential,
@@ -23,6 +25,7 @@ pub mod wav;
 mod auth;
 mod client_secrets;
 mod clock;
+mod collector;
 mod handshake;
 mod ids;
 mod misbehaviour;
@@ -35,6 +38,7 @@ mod simulator;
 mod ws;
 
 pub use auth::{BearerRule, unsigned_token};
+pub use collector::{Attributes, CollectedPoint, CollectedSpan, Collector};
 pub use misbehaviour::{Misbehaviour, Scenario};
 pub use record::SeenRequest;
 pub use redis_server::RedisServer;

@@ -85,7 +85,7 @@ pub(crate) enum TokenCommand {
 pub(crate) struct TokenCreateArguments {
     #[command(flatten)]
     pub(crate) config: ConfigArguments,
-    /// The client whose limits hold: the name of a key, or `issuer:user`.
+    /// The client whose limits hold: the name of a key, or `<issuer>:<user>`.
     #[arg(long, value_name = "NAME")]
     pub(crate) client: String,
     /// The only model that it is good for. Without it: any that the client may ask for.

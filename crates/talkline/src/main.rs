@@ -15,6 +15,8 @@ mod exit;
 mod healthcheck;
 mod limit_store;
 mod logs;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 #[cfg(test)]
 mod reference;

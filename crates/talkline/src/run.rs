@@ -18,6 +18,7 @@ use crate::{
     limit_store, logs, output,
 };
 
+mod fixed;
 mod listener;
 mod notify;
 mod prepared;
@@ -25,7 +26,7 @@ mod reload;
 mod watched;
 
 use prepared::{Prepared, Wrong};
-use reload::Reloads;
+use reload::{Began, Reloads};
 
 /// Runs until SIGTERM or SIGINT, then drains. SIGHUP reloads the configuration.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
@@ -40,6 +41,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
     let metrics = Metrics::new();
     let dropped = log.dropped.clone();
     metrics.watch_dropped_lines(move || dropped.dropped_lines() as u64);
+    #[cfg(feature = "otlp")]
+    let otlp = crate::otlp::start(&metrics)?;
     raise_descriptor_limit();
     let tls = dev_certificate(&arguments.config)?;
     let reading = prepared::read(arguments, tls.as_ref());
@@ -58,7 +61,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
             "no token key is configured: browser tokens are signed with a key of this process alone"
         );
     }
-    let (listen, watch) = (config.server.listen, config.reload.watch);
+    let listen = config.server.listen;
     let admin = config.admin.clone();
     options.metrics = metrics.clone();
     options.limit_store = limit_store::open(&config.limit_store)?;
@@ -72,12 +75,18 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         vault.fill().await?;
+        let began_with = Began::with(&config, reading.files, vault.watch());
         let mut gateway = Gateway::new(config, options)
             .map_err(|error| Exit::Configuration(format!("error: {error}")))?;
-        let mut reloads = Reloads::new(arguments.clone(), tls, gateway.reloader(), metrics)?;
-        reloads.began_with(listen, watch, reading.files, vault.watch());
+        let reloads = Reloads::new(
+            arguments.clone(),
+            tls,
+            gateway.reloader(),
+            metrics,
+            began_with,
+        )?;
         if arguments.require_ready {
             require_ready(&gateway).await?;
         }
@@ -116,7 +125,12 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Exit> {
         }
         info!("stopped");
         Ok(())
-    })
+    });
+    #[cfg(feature = "otlp")]
+    if let Some(otlp) = otlp {
+        otlp.stop();
+    }
+    served
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Exit> {

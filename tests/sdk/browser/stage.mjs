@@ -46,13 +46,17 @@ class Talkline {
   /** The first group of the first line that matches, waited for if need be. */
   async find(pattern) {
     const found = () => this.output.map((line) => pattern.exec(line)).find((match) => match)?.[1];
-    const signal = AbortSignal.timeout(START_MS);
-    while (found() === undefined && !this.#closed) {
-      await once(this.#changed, 'change', { signal }).catch(() => {});
-      if (signal.aborted) break;
-    }
+    await this.until(() => found() !== undefined);
     if (found() === undefined) throw new Error(`no line matches ${pattern}:\n${this.output.join('\n')}`);
     return found();
+  }
+
+  /** Waits until the output is as wanted, or no more of it comes. */
+  async until(isSo) {
+    const signal = AbortSignal.timeout(START_MS);
+    while (!isSo() && !this.#closed && !signal.aborted) {
+      await once(this.#changed, 'change', { signal }).catch(() => {});
+    }
   }
 
   async stop() {
@@ -67,6 +71,7 @@ class Talkline {
 export class Stage {
   clientKey = `client-${randomBytes(16).toString('hex')}`;
   azureKey = `azure-${randomBytes(16).toString('hex')}`;
+  prompt = `Keep this to yourself: ${randomBytes(16).toString('hex')}`;
   home = mkdtempSync(join(tmpdir(), 'talkline-pages-'));
   /** Everything that the browser sent, as text. */
   network = [];
@@ -149,8 +154,8 @@ export class Stage {
     this.#ending.push(() => this.context.close());
   }
 
-  /** A page of an origin, with one of the packages in it. */
-  async page(origin, bundle) {
+  /** A page of an origin, with scripts in it. */
+  async page(origin, ...scripts) {
     const page = await this.context.newPage();
     const log = await this.context.newCDPSession(page);
     await log.send('Network.enable');
@@ -168,14 +173,14 @@ export class Stage {
       log.on(name, (event) => this.network.push(`${name} ${JSON.stringify(event)}`));
     }
     await page.goto(`${origin}/`);
-    if (bundle) await page.addScriptTag({ url: `${origin}${bundle}` });
+    for (const script of scripts) await page.addScriptTag({ url: `${origin}${script}` });
     return page;
   }
 
   /** What a page's back end does: asks the relay for a token with its own key. */
   async mint(body) {
     const { status, text } = await post(this.port, '/v1/realtime/client_secrets', this.clientKey, {
-      session: { type: 'realtime', model: MODEL },
+      session: { type: 'realtime', model: MODEL, instructions: this.prompt },
       ...body,
     });
     return { status, body: JSON.parse(text) };
@@ -212,10 +217,11 @@ export class Stage {
     );
   }
 
-  /** The codes with which the relay refused clients, in order. */
-  refusals() {
-    return this.relay.output
-      .filter((line) => line.includes('"client refused"'))
+  /** The codes with which the relay refused clients, in order, once its log has this many. */
+  async refusals(count) {
+    const lines = () => this.relay.output.filter((line) => line.includes('"client refused"'));
+    await this.relay.until(() => lines().length >= count);
+    return lines()
       .map((line) => JSON.parse(line))
       .map((line) => line.fields?.code ?? line.code);
   }
@@ -241,7 +247,7 @@ ${provider('one', MODEL)}${provider('two', OTHER_MODEL)}`;
 async function bundles() {
   const here = fileURLToPath(new URL('.', import.meta.url));
   const built = await build({
-    entryPoints: [join(here, 'agents.page.mjs'), join(here, 'openai.page.mjs')],
+    entryPoints: ['agents', 'agents-umd', 'openai'].map((name) => join(here, `${name}.page.mjs`)),
     outdir: '/',
     bundle: true,
     format: 'iife',
@@ -251,7 +257,10 @@ async function bundles() {
     write: false,
     logLevel: 'error',
   });
-  return new Map(built.outputFiles.map((file) => [`/${file.path.split('/').pop()}`, file.text]));
+  const pages = built.outputFiles.map((file) => [`/${file.path.split('/').pop()}`, file.text]);
+  // The bundle that @openai/agents-realtime itself has for script tags, byte for byte.
+  const own = new URL('bundle/openai-realtime-agents.umd.js', import.meta.resolve('@openai/agents-realtime'));
+  return new Map([...pages, ['/agents-own.js', readFileSync(own, 'utf8')]]);
 }
 
 /** HTTPS to a certificate that this machine has just made. */

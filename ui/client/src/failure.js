@@ -29,7 +29,7 @@ export class TalkFailure extends Error {
 /** @type {Readonly<Record<string, Omit<Explanation, 'code'>>>} */
 const WORDS = {
   insecure_context: {
-    summary: 'This page was not loaded securely, so the browser gives it no microphone.',
+    summary: 'This page was not loaded securely, so the browser gives it neither microphone nor sound.',
     nextStep: 'Open it by https://, or on the relay’s own machine by http://localhost.',
     permanent: true,
   },
@@ -107,7 +107,6 @@ const WORDS = {
     permanent: true,
   },
 };
-
 
 /**
  * @param {string} code

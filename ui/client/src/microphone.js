@@ -64,10 +64,10 @@ export class Microphone {
    * @throws {import('./failure.js').TalkFailure} the old device is kept then
    */
   async choose(deviceId) {
-    let stream;
     try {
-      stream = await this.#ask(deviceId);
-      this.#options = { ...this.#options, ...(deviceId === undefined ? {} : { deviceId }) };
+      const stream = await this.#ask(deviceId);
+      // It may have been closed while the browser asked.
+      if (!this.#context) return stop(stream);
       const old = this.#stream;
       this.#stream = stream;
       this.#connect(stream);

@@ -21,6 +21,8 @@ const ASK_MILLISECONDS = 15_000;
 const TRAILING_SILENCE_MILLISECONDS = 1_000;
 /** Least audio that a service takes as a turn. */
 const TURN_MILLISECONDS_MIN = 100;
+/** Of what is said before the service takes audio, as much as is kept. */
+const EARLY_MILLISECONDS_MAX = 5_000;
 /** Bytes that may wait in the socket before chunks are dropped: eight seconds of audio. */
 const WAITING_BYTES_MAX = 512 * 1_024;
 
@@ -90,6 +92,14 @@ const WAITING_BYTES_MAX = 512 * 1_024;
  * @property {TalkFailure | null} closed why the conversation ended; `null` when `close` was called
  */
 
+/**
+ * A chunk of the microphone's.
+ *
+ * @typedef {object} Heard
+ * @property {Int16Array<ArrayBuffer>} pcm
+ * @property {number} at when the last of it was captured
+ */
+
 /** @extends {Emitter<Events>} */
 export class TalkSession extends Emitter {
   /** @type {State} */
@@ -114,6 +124,10 @@ export class TalkSession extends Emitter {
   #pressed = false;
   #pressedMilliseconds = 0;
   #silenceLeft = 0;
+  /** What was said before the service took audio. @type {Heard[]} */
+  #early = [];
+  /** Ends the wait for a microphone in place of one that was lost. */
+  #endMicrophoneWait = () => {};
   /** The last `error`, which says more than the close that follows. @type {Record<string, any> | null} */
   #lastError = null;
   /** Raised with every connection, so that what belongs to an old one is not taken for the new. */
@@ -146,6 +160,7 @@ export class TalkSession extends Emitter {
     this.#turns = new Turns();
     this.#clock = new SentClock();
     this.#lastError = null;
+    this.#early = [];
     this.#become('connecting');
     const speaker = this.#makeSpeaker();
     const microphone = this.#makeMicrophone();
@@ -170,6 +185,8 @@ export class TalkSession extends Emitter {
       this.#open = true;
       this.emit('connected', { ticket, session, milliseconds: performance.now() - begun });
       this.#become(this.#turns.phase);
+      this.#append(this.#early);
+      this.#early = [];
     } catch (error) {
       if (generation === this.#generation) await this.#end(asFailure(error));
       // Whoever was asked for the microphone may have answered after the conversation was given up.
@@ -213,6 +230,7 @@ export class TalkSession extends Emitter {
    */
   mute(muted) {
     this.#muted = muted;
+    if (muted) this.#early = [];
   }
 
   /** @param {boolean} on */
@@ -224,6 +242,7 @@ export class TalkSession extends Emitter {
   setPushToTalk(on) {
     if (this.#pressed) this.release();
     this.#pushToTalk = on;
+    if (on) this.#early = [];
     if (this.#open) this.#set({ turnDetection: !on });
   }
 
@@ -232,8 +251,10 @@ export class TalkSession extends Emitter {
    * @throws {TalkFailure} the old microphone is kept then
    */
   async chooseMicrophone(deviceId) {
-    this.#options = { ...this.#options, ...(deviceId === undefined ? {} : { microphoneId: deviceId }) };
+    const { microphoneId: _, ...options } = this.#options;
+    this.#options = { ...options, ...(deviceId === undefined ? {} : { microphoneId: deviceId }) };
     await this.#microphone?.choose(deviceId);
+    this.#endMicrophoneWait();
   }
 
   /** @param {string} deviceId */
@@ -315,7 +336,7 @@ export class TalkSession extends Emitter {
       ...(chunkMilliseconds === undefined ? {} : { chunkMilliseconds }),
       ...(captureWorkletUrl === undefined ? {} : { workletUrl: captureWorkletUrl }),
       onchunk: (pcm) => this.#heard(pcm),
-      onlost: () => this.#lost(),
+      onlost: () => void this.#lost(),
     });
   }
 
@@ -469,45 +490,81 @@ export class TalkSession extends Emitter {
 
   /** @param {Int16Array<ArrayBuffer>} pcm */
   #heard(pcm) {
-    if (!this.#open || !this.#socket) return;
-    const length = (pcm.length * 1_000) / SAMPLE_RATE;
-    if (this.#pushToTalk) {
+    const heard = { pcm, at: performance.now() };
+    const length = duration(pcm);
+    if (!this.#open) {
+      this.#keepEarly(heard);
+    } else if (this.#pushToTalk) {
       if (this.#pressed && !this.#muted) {
         this.#pressedMilliseconds += length;
-        this.#append(pcm, length);
+        this.#append([heard]);
       }
-      return;
-    }
-    const rests = this.#muted || (this.#halfDuplex && this.#turns.isPlaying);
-    if (!rests) {
+    } else if (!this.#muted && !(this.#halfDuplex && this.#turns.isPlaying)) {
       this.#silenceLeft = TRAILING_SILENCE_MILLISECONDS;
-      this.#append(pcm, length);
+      this.#append([heard]);
     } else if (this.#silenceLeft > 0) {
       this.#silenceLeft -= length;
-      this.#append(pcm.fill(0), length);
+      pcm.fill(0);
+      this.#append([heard]);
     }
   }
 
   /**
-   * @param {Int16Array<ArrayBuffer>} pcm
-   * @param {number} length in milliseconds
+   * Who has pressed the button speaks, whether the service is ready or not.
+   *
+   * @param {Heard} heard
    */
-  #append(pcm, length) {
+  #keepEarly(heard) {
+    if (this.state !== 'connecting' || this.#pushToTalk || this.#muted) return;
+    this.#early.push(heard);
+    if (this.#early.length * duration(heard.pcm) > EARLY_MILLISECONDS_MAX) this.#early.shift();
+  }
+
+  /**
+   * Sends chunks as one event: relays and services count events.
+   *
+   * @param {readonly Heard[]} chunks
+   */
+  #append(chunks) {
     // A network that has stood still for seconds must not be talked at for minutes.
-    if ((this.#socket?.bufferedAmount ?? 0) > WAITING_BYTES_MAX) return;
-    this.#clock.sent(length, performance.now());
-    this.send({ type: 'input_audio_buffer.append', audio: toBase64(new Uint8Array(pcm.buffer)) });
+    if (chunks.length === 0 || (this.#socket?.bufferedAmount ?? 0) > WAITING_BYTES_MAX) return;
+    const samples = new Int16Array(chunks.reduce((sum, { pcm }) => sum + pcm.length, 0));
+    let from = 0;
+    for (const { pcm, at } of chunks) {
+      samples.set(pcm, from);
+      from += pcm.length;
+      this.#clock.sent(duration(pcm), at);
+    }
+    this.send({ type: 'input_audio_buffer.append', audio: toBase64(new Uint8Array(samples.buffer)) });
   }
 
   /** The microphone went away: the system's choice may be another one. */
-  #lost() {
-    this.#microphone?.choose(undefined).then(
-      () => this.emit('notice', { code: 'microphone_changed', message: 'The microphone was unplugged; another one is used.' }),
-      () => {
-        const { code, message } = failure('microphone_lost');
-        this.emit('notice', { code, message });
-      },
-    );
+  async #lost() {
+    const microphone = this.#microphone;
+    const found = await took(microphone);
+    if (microphone !== this.#microphone) return;
+    if (found) {
+      const message = 'The microphone was unplugged; another one is used.';
+      this.emit('notice', { code: 'microphone_changed', message });
+    } else {
+      const { code, message } = failure('microphone_lost');
+      this.emit('notice', { code, message });
+      this.#waitForMicrophone();
+    }
+  }
+
+  /** Takes the first microphone that is plugged in. */
+  #waitForMicrophone() {
+    this.#endMicrophoneWait();
+    const { mediaDevices } = this.#environment;
+    const microphone = this.#microphone;
+    const look = async () => {
+      if (!(await took(microphone)) || microphone !== this.#microphone) return;
+      this.#endMicrophoneWait();
+      this.emit('notice', { code: 'microphone_changed', message: 'There is a microphone again.' });
+    };
+    mediaDevices?.addEventListener('devicechange', look);
+    this.#endMicrophoneWait = () => mediaDevices?.removeEventListener('devicechange', look);
   }
 
   /** @param {string} path */
@@ -532,6 +589,8 @@ export class TalkSession extends Emitter {
     this.#generation += 1;
     this.#open = false;
     this.#pressed = false;
+    this.#early = [];
+    this.#endMicrophoneWait();
     const { readyState } = this.#socket ?? {};
     const { CONNECTING, OPEN } = this.#environment.WebSocket;
     if (readyState === CONNECTING || readyState === OPEN) this.#socket?.close(1000);
@@ -543,6 +602,28 @@ export class TalkSession extends Emitter {
     this.emit('closed', why);
     await Promise.all([microphone?.close(), speaker?.close()]);
   }
+}
+
+/**
+ * Whether a microphone could go on with the system's choice.
+ *
+ * @param {Microphone | undefined} microphone
+ */
+async function took(microphone) {
+  try {
+    await microphone?.choose(undefined);
+    return microphone !== undefined;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * @param {Int16Array} pcm
+ * @returns {number} milliseconds
+ */
+function duration(pcm) {
+  return (pcm.length * 1_000) / SAMPLE_RATE;
 }
 
 /**

@@ -54,6 +54,8 @@ export class Speaker {
    * @throws {import('./failure.js').TalkFailure}
    */
   async open() {
+    // Worklets are for secure pages alone, as microphones are.
+    if (!this.#environment.isSecureContext) throw failure('insecure_context');
     try {
       const context = this.#makeContext();
       this.#context = context;

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 
 import { Microphone } from '../src/microphone.js';
 import { TalkSession } from '../src/session.js';
+import { Speaker } from '../src/speaker.js';
 
 /** An error as browsers name it. */
 function named(name) {
@@ -30,6 +31,8 @@ function paperBrowser({ microphoneError, mixesRates = true, answers = [] } = {})
   const log = [];
   const tracks = [];
   const nodes = [];
+  const asked = [];
+  const plug = { devices: true };
   class Context {
     state = 'running';
     destination = {};
@@ -61,6 +64,7 @@ function paperBrowser({ microphoneError, mixesRates = true, answers = [] } = {})
 
     constructor(context, name) {
       log.push(`${name} at ${context.sampleRate}`);
+      this.name = name;
       nodes.push(this);
     }
 
@@ -93,21 +97,23 @@ function paperBrowser({ microphoneError, mixesRates = true, answers = [] } = {})
     AudioWorkletNode: Node,
     WebSocket: Socket,
     isSecureContext: true,
-    mediaDevices: {
-      async getUserMedia() {
+    mediaDevices: Object.assign(new EventTarget(), {
+      async getUserMedia(constraints) {
+        asked.push(constraints.audio.deviceId?.exact);
+        if (!plug.devices) throw named('NotFoundError');
         if (microphoneError) throw named(microphoneError);
         const track = new Track();
         tracks.push(track);
         return { getAudioTracks: () => [track], getTracks: () => [track] };
       },
-    },
+    }),
     fetch: async () => {
       const answer = answers.shift();
       if (!answer) throw new TypeError('Failed to fetch');
       return { ok: answer.status === 200, status: answer.status, json: async () => answer.body };
     },
   };
-  return { environment, log, tracks, nodes, Socket };
+  return { environment, log, tracks, nodes, asked, plug, Socket };
 }
 
 const TICKET = { status: 200, body: { transport: 'gateway-relay', url: 'ws://relay.test/v1/realtime', protocols: ['realtime', 'k'] } };
@@ -139,8 +145,9 @@ test('why there is no microphone', async () => {
   await check('NotFoundError', 'microphone_missing');
   await check('NotReadableError', 'microphone_busy');
   await check('TypeError', 'audio_unavailable');
-  const { environment } = paperBrowser();
-  await assert.rejects(new Microphone({ environment: { ...environment, isSecureContext: false }, onchunk() {} }).open(), { code: 'insecure_context' });
+  const environment = { ...paperBrowser().environment, isSecureContext: false };
+  await assert.rejects(new Microphone({ environment, onchunk() {} }).open(), { code: 'insecure_context' });
+  await assert.rejects(new Speaker({ environment }).open(), { code: 'insecure_context' });
 });
 
 /** A session up to its `session.created`. */
@@ -173,25 +180,109 @@ test('a session connects with the relay’s ticket and says what it wants', asyn
   assert.ok(log.includes('socket closed 1000'));
 });
 
+/** The microphone's next chunk. */
+function speak(nodes, value) {
+  const capture = nodes.find(({ name }) => name === 'talkline-capture');
+  capture.port.onmessage({ data: { pcm: new Int16Array(480).fill(value), level: 0.1 } });
+}
+
+/** All that was sent of the microphone, as samples. */
+function appended(socket) {
+  return socket.sent
+    .filter(({ type }) => type === 'input_audio_buffer.append')
+    .map(({ audio }) => [...new Int16Array(Uint8Array.from(atob(audio), (letter) => letter.charCodeAt(0)).buffer)]);
+}
+
 test('chunks are sent, unless muted: then a second of silence and no more', async () => {
   const { session, connecting, socket, receive, nodes } = await connected();
   receive(CREATED);
   await connecting;
-  const capture = nodes.find((node) => node.port.onmessage && node !== nodes[0]) ?? nodes[0];
-  const chunk = (value) => {
-    for (const node of nodes) node.port.onmessage?.({ data: { pcm: new Int16Array(480).fill(value), level: 0.1 } });
-  };
-  assert.ok(capture);
-  chunk(7);
-  const appends = () => socket.sent.filter(({ type }) => type === 'input_audio_buffer.append');
-  assert.equal(appends().length, 1);
+  speak(nodes, 7);
+  assert.equal(appended(socket).length, 1);
   session.mute(true);
-  for (let count = 0; count < 80; count += 1) chunk(7);
-  assert.equal(appends().length, 1 + 50);
-  assert.match(appends().at(-1).audio, /^A+$/);
+  for (let count = 0; count < 80; count += 1) speak(nodes, 7);
+  assert.equal(appended(socket).length, 1 + 50);
+  assert.ok(appended(socket).at(-1).every((sample) => sample === 0));
   session.mute(false);
-  chunk(7);
-  assert.equal(appends().length, 52);
+  speak(nodes, 7);
+  assert.equal(appended(socket).length, 52);
+});
+
+test('what is said while the session is being made is not lost, and goes out as one event', async () => {
+  const { connecting, socket, receive, nodes } = await connected();
+  for (const value of [1, 2, 3]) speak(nodes, value);
+  assert.deepEqual(appended(socket), []);
+  receive(CREATED);
+  await connecting;
+  assert.equal(appended(socket).length, 1);
+  assert.deepEqual(appended(socket)[0].filter((_, index) => index % 480 === 0), [1, 2, 3]);
+  speak(nodes, 4);
+  assert.equal(appended(socket).length, 2);
+
+  const patient = await connected();
+  for (let value = 0; value < 400; value += 1) speak(patient.nodes, value);
+  patient.receive(CREATED);
+  await patient.connecting;
+  const [kept] = appended(patient.socket);
+  assert.deepEqual([kept.length, kept[0], kept.at(-1)], [5 * 24_000, 150, 399], 'the last five seconds');
+
+  for (const options of [{ muted: true }, { pushToTalk: true }]) {
+    const quiet = await connected(options);
+    speak(quiet.nodes, 1);
+    quiet.receive(CREATED);
+    await quiet.connecting;
+    assert.deepEqual(appended(quiet.socket), []);
+  }
+  for (const hush of [(it) => it.mute(true), (it) => it.setPushToTalk(true)]) {
+    const hushed = await connected();
+    speak(hushed.nodes, 1);
+    hush(hushed.session);
+    hushed.receive(CREATED);
+    await hushed.connecting;
+    assert.deepEqual(appended(hushed.socket), [], 'whoever mutes takes it back');
+  }
+});
+
+test('a microphone that is unplugged is replaced, at once or when there is one again', async () => {
+  const { session, connecting, receive, tracks, asked, plug, environment } = await connected({ microphoneId: 'm1' });
+  receive(CREATED);
+  await connecting;
+  const notices = [];
+  const noticed = (count) =>
+    new Promise((resolve) => {
+      const off = session.on('notice', () => notices.length === count && resolve(off()));
+    });
+  session.on('notice', ({ code }) => notices.push(code));
+  let told = noticed(1);
+  tracks.at(-1).dispatchEvent(new Event('ended'));
+  await told;
+  assert.deepEqual(asked, ['m1', undefined]);
+
+  plug.devices = false;
+  told = noticed(2);
+  tracks.at(-1).dispatchEvent(new Event('ended'));
+  await told;
+  environment.mediaDevices.dispatchEvent(new Event('devicechange'));
+  plug.devices = true;
+  told = noticed(3);
+  environment.mediaDevices.dispatchEvent(new Event('devicechange'));
+  await told;
+  assert.deepEqual(notices, ['microphone_changed', 'microphone_lost', 'microphone_changed']);
+  const before = asked.length;
+  environment.mediaDevices.dispatchEvent(new Event('devicechange'));
+  assert.equal(asked.length, before, 'one that works is left alone');
+  await session.close();
+  assert.ok(tracks.every((track) => track.stopped));
+});
+
+test('the system’s choice can be gone back to', async () => {
+  const { session, connecting, receive, asked, socket } = await connected({ microphoneId: 'm1' });
+  receive(CREATED);
+  await connecting;
+  await session.chooseMicrophone(undefined);
+  socket.onclose({ code: 1006, reason: '' });
+  await session.connect().catch(() => {});
+  assert.deepEqual(asked, ['m1', undefined, undefined]);
 });
 
 test('an interruption flushes, and truncates by the player’s report', async () => {

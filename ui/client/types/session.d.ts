@@ -106,6 +106,13 @@ export type Events = {
      */
     closed: TalkFailure | null;
 };
+export type Heard = {
+    pcm: Int16Array<ArrayBuffer>;
+    /**
+     * when the last of it was captured
+     */
+    at: number;
+};
 /**
  * @typedef {import('./turns.js').Phase} Phase
  * @typedef {import('./turns.js').Caption} Caption
@@ -165,6 +172,13 @@ export type Events = {
  * @property {Notice} notice something went wrong, and the conversation goes on
  * @property {{ sent: boolean, event: ServiceEvent }} event all that crosses the socket
  * @property {TalkFailure | null} closed why the conversation ended; `null` when `close` was called
+ */
+/**
+ * A chunk of the microphone's.
+ *
+ * @typedef {object} Heard
+ * @property {Int16Array<ArrayBuffer>} pcm
+ * @property {number} at when the last of it was captured
  */
 /** @extends {Emitter<Events>} */
 export declare class TalkSession extends Emitter<Events> {

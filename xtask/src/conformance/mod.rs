@@ -5,6 +5,7 @@
 //! on the wire.
 
 mod autobahn;
+mod crowd;
 mod echo;
 mod frames;
 mod handshakes;
@@ -27,7 +28,8 @@ use crate::workspace::{RunsIn, Workspace};
 
 pub(crate) use autobahn::Runner;
 
-const SUITES: &str = "--frames FILE, --handshakes FILE, --autobahn, --wstest, --network";
+const SUITES: &str =
+    "--frames FILE, --handshakes FILE, --autobahn, --wstest, --network, --crowd ROUNDS";
 
 /// One suite, as it was asked for on the command line.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +38,7 @@ enum Suite {
     Handshakes(PathBuf),
     Autobahn(Runner),
     Network,
+    Crowd(usize),
 }
 
 impl Suite {
@@ -53,6 +56,10 @@ impl Suite {
                 "--autobahn" => Suite::Autobahn(Runner::Kosoku),
                 "--wstest" => Suite::Autobahn(Runner::Wstest),
                 "--network" => Suite::Network,
+                "--crowd" => match arguments.next().map(|rounds| rounds.parse()) {
+                    Some(Ok(rounds)) => Suite::Crowd(rounds),
+                    _ => bail!("{argument} takes a number of rounds"),
+                },
                 other => bail!("`{other}` is no suite: {SUITES}"),
             });
         }
@@ -85,6 +92,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
             }
             Suite::Autobahn(runner) => autobahn(workspace, runner, &mut outcome),
             Suite::Network => network(workspace, &mut outcome),
+            Suite::Crowd(rounds) => crowd(workspace, rounds, &mut outcome),
         }
     }
     println!("{}", outcome.tally);
@@ -100,6 +108,12 @@ pub(crate) fn autobahn(workspace: &Workspace, runner: Runner, outcome: &mut Outc
         Ok(binary) => autobahn::add(workspace, &binary, runner, outcome),
         Err(error) => outcome.broke("cargo build", &error),
     }
+}
+
+/// Many clients at one moment, for what only one or two of them may have.
+pub(crate) fn crowd(workspace: &Workspace, rounds: usize, outcome: &mut Outcome) {
+    let found = sdk::build(workspace).and_then(|binary| crowd::run(workspace, &binary, rounds));
+    add(outcome, "crowd", found);
 }
 
 /// Lost packets and partitions, where this machine lets one make them.
@@ -140,10 +154,17 @@ mod tests {
 
     #[test]
     fn suites_are_named_with_their_files() {
-        let suites = Suite::parse(&["--handshakes", "h.jsonl", "--autobahn"]).unwrap();
+        let suites = Suite::parse(&["--handshakes", "h.jsonl", "--autobahn", "--crowd", "9"]);
         let handshakes = Suite::Handshakes(PathBuf::from("h.jsonl"));
-        assert_eq!(suites, [handshakes, Suite::Autobahn(Runner::Kosoku)]);
-        for wrong in [&[][..], &["--handshakes"], &["h.jsonl"], &["--frames"]] {
+        let expected = [handshakes, Suite::Autobahn(Runner::Kosoku), Suite::Crowd(9)];
+        assert_eq!(suites.unwrap(), expected);
+        for wrong in [
+            &[][..],
+            &["--handshakes"],
+            &["h.jsonl"],
+            &["--frames"],
+            &["--crowd", "x"],
+        ] {
             assert!(Suite::parse(wrong).is_err(), "{wrong:?}");
         }
     }

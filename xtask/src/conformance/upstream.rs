@@ -1,12 +1,12 @@
-//! An upstream that completes every upgrade, keeps what it was sent, and says nothing.
+//! An upstream that completes every upgrade, keeps what it was sent, and hangs up when it is told to close.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use base64::Engine as _;
 use sha1::{Digest, Sha1};
 
@@ -14,11 +14,53 @@ use sha1::{Digest, Sha1};
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Longest silence of a client before its connection is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// First byte of a close frame that is not a fragment.
+const CLOSE: u8 = 0x88;
 
 /// A listener on loopback whose threads end with the process.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
+    sockets: Arc<Sockets>,
+}
+
+/// Connections at one time.
+#[derive(Default)]
+struct Sockets {
+    counts: Mutex<Counts>,
+    fewer: Condvar,
+}
+
+#[derive(Default)]
+struct Counts {
+    open: usize,
+    /// The most that were open at one time.
+    peak: usize,
+}
+
+/// One of the connections, until it is dropped.
+struct Open(Arc<Sockets>);
+
+impl Sockets {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn another(sockets: &Arc<Sockets>) -> Open {
+        let mut counts = sockets.lock();
+        counts.open += 1;
+        counts.peak = counts.peak.max(counts.open);
+        Open(Arc::clone(sockets))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.lock().open -= 1;
+        self.0.fewer.notify_all();
+    }
 }
 
 impl Upstream {
@@ -30,14 +72,44 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").context("listening on loopback")?;
         let address = listener.local_addr()?;
         let heads = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&heads);
+        let sockets = Arc::<Sockets>::default();
+        let (kept, counted) = (Arc::clone(&heads), Arc::clone(&sockets));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let kept = Arc::clone(&kept);
-                thread::spawn(move || answer(stream, &kept));
+                let (kept, open) = (Arc::clone(&kept), Open::another(&counted));
+                thread::spawn(move || {
+                    answer(stream, &kept);
+                    drop(open);
+                });
             }
         });
-        Ok(Upstream { address, heads })
+        Ok(Upstream {
+            address,
+            heads,
+            sockets,
+        })
+    }
+
+    /// The most connections that were open at one time.
+    pub(crate) fn sockets_peak(&self) -> usize {
+        self.sockets.lock().peak
+    }
+
+    /// Waits until no connection is open.
+    ///
+    /// # Errors
+    /// When some still are after `patience`.
+    pub(crate) fn wait_until_idle(&self, patience: Duration) -> Result<()> {
+        let counts = self.sockets.lock();
+        let (counts, _) = self
+            .sockets
+            .fewer
+            .wait_timeout_while(counts, patience, |counts| counts.open > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        if counts.open > 0 {
+            bail!("{} upstream connections stay open", counts.open);
+        }
+        Ok(())
     }
 
     /// The request heads that have come since the last call.
@@ -69,8 +141,12 @@ fn answer(mut stream: TcpStream, heads: &Mutex<Vec<String>>) -> Option<()> {
         accept(&key?)
     );
     stream.write_all(switch.as_bytes()).ok()?;
-    while stream.read(&mut buffer).ok()? > 0 {}
-    Some(())
+    loop {
+        let read = stream.read(&mut buffer).ok()?;
+        if read == 0 || buffer[0] == CLOSE {
+            return Some(());
+        }
+    }
 }
 
 /// `Sec-WebSocket-Accept` (RFC 6455, section 4.2.2).

@@ -47,7 +47,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the listener for operators needs beside what all listeners share.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    /// Holds the admin key alone; empty when there is none.
+    /// For a configuration that does not speak of operators.
     keys: ClientKeys,
     /// Of its own: whoever guesses at clients' keys from the operators' address must not keep them
     /// from taking access away.
@@ -56,11 +56,16 @@ pub(crate) struct Admin {
     on_loopback: bool,
 }
 
+/// The admin key alone; empty when there is none.
+pub(crate) fn keys(config: &talkline_config::Admin) -> ClientKeys {
+    let key = |secret: &Secret| ClientKey::unrestricted("admin", secret.clone());
+    ClientKeys::new(config.key.iter().map(key).collect())
+}
+
 impl Admin {
     pub(crate) fn new(config: &talkline_config::Admin) -> Self {
-        let key = |secret: &Secret| ClientKey::unrestricted("admin", secret.clone());
         Self {
-            keys: ClientKeys::new(config.key.iter().map(key).collect()),
+            keys: keys(config),
             failures: FailureLimiter::new(FailureRules::default()),
             on_loopback: config.listen.ip().is_loopback(),
         }
@@ -237,14 +242,15 @@ async fn revoke(
         )
         .with_header(header::ALLOW, "POST"));
     }
-    if admin.keys.is_empty() {
+    let keys = shared.admin_keys.as_ref().unwrap_or(&admin.keys);
+    if keys.is_empty() {
         return Err(HttpRefusal::new(
             StatusCode::FORBIDDEN,
             "admin_key_not_configured",
             "nothing can be revoked without an admin key; the operator configures admin.key",
         ));
     }
-    authenticate(&request, peer, admin)?;
+    authenticate(&request, peer, admin, keys)?;
     let (parts, body) = request.into_parts();
     let deadline = Instant::now() + REQUEST_TIME_MAX;
     let asked: RevokeRequest = body::read(&parts.headers, body, deadline).await?;
@@ -279,6 +285,7 @@ fn authenticate<B>(
     request: &Request<B>,
     peer: SocketAddr,
     admin: &Admin,
+    keys: &ClientKeys,
 ) -> Result<(), HttpRefusal> {
     let now = std::time::Instant::now();
     let attempt = admin
@@ -286,7 +293,7 @@ fn authenticate<B>(
         .attempt(Source::of(peer.ip()), now)
         .map_err(|refusal| too_many_failures(&refusal))?;
     let presented = PresentedKey::find(fields(request.headers()), request.uri().query());
-    match presented.and_then(|key| admin.keys.look_up(key.as_ref())) {
+    match presented.and_then(|key| keys.look_up(key.as_ref())) {
         Ok(Lookup::Admitted(_)) => Ok(()),
         Ok(_) | Err(_) => {
             admin.failures.failed(attempt, now);

@@ -13,7 +13,7 @@ use talkline_auth::{Client, Scheme, Sealed};
 use talkline_config::RouteMatch;
 use talkline_dialect::{Diagnosis, Intent, Refusal, Upstream, UpstreamAnswer};
 
-use super::client_secrets::{Wish, check_may_mint};
+use super::client_secrets::{Wish, check_may_mint, invalid};
 use crate::{limits, outgoing, refusal::HttpRefusal, report, server::Shared};
 
 const PATH: &str = "/v1/realtime/client_secrets";
@@ -52,6 +52,13 @@ pub(super) async fn secret(
     shared: &Shared,
 ) -> Result<VendorSecret, HttpRefusal> {
     check_may_mint(client)?;
+    if wish.is_bounded {
+        // Rather than a secret that is good for more than was asked for.
+        return Err(invalid(
+            "a secret of OpenAI's cannot be bound; `talkline token create` makes tokens of the relay's, which can",
+            "talkline",
+        ));
+    }
     let Upstream::OpenAi(openai) = route.upstream.as_ref() else {
         // Azure's and custom credentials never come this far.
         return Err(HttpRefusal::new(

@@ -63,6 +63,8 @@ pub(super) struct Wish {
     pub(super) lifetime: Option<Duration>,
     pub(super) origin: Option<String>,
     pub(super) limits: GrantLimits,
+    /// Whether bounds were asked for that OpenAI's own secrets cannot have.
+    pub(super) is_bounded: bool,
 }
 
 impl Wish {
@@ -113,7 +115,7 @@ impl Wish {
     }
 }
 
-fn invalid(message: &'static str, param: &'static str) -> HttpRefusal {
+pub(super) fn invalid(message: &'static str, param: &'static str) -> HttpRefusal {
     HttpRefusal::new(StatusCode::BAD_REQUEST, "invalid_value", message).with_param(param)
 }
 
@@ -167,16 +169,18 @@ fn wish(asked: Asked, arrival: &Arrival, shared: &Shared) -> Result<Wish, HttpRe
                 ));
             }
             match after.seconds {
-                Some(0) | Some(ASKED_SECONDS_MAX..) => {
+                None => None,
+                Some(seconds @ 1..=ASKED_SECONDS_MAX) => Some(Duration::from_secs(seconds)),
+                Some(_) => {
                     return Err(invalid(
                         "`expires_after.seconds` is 1 to 7200",
                         "expires_after.seconds",
                     ));
                 }
-                seconds => seconds.map(Duration::from_secs),
             }
         }
     };
+    let is_bounded = asked.talkline.is_some();
     let bounds = asked.talkline.unwrap_or_default();
     let origin = match (&arrival.origin, bounds.origin) {
         (Some(page), Some(wanted)) if *page != wanted => {
@@ -203,6 +207,7 @@ fn wish(asked: Asked, arrival: &Arrival, shared: &Shared) -> Result<Wish, HttpRe
             responses_max: bounds.responses,
             tokens_max: bounds.tokens,
         },
+        is_bounded,
     })
 }
 

@@ -8,6 +8,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use talkline_auth::{Client, admission::KEY_SUBPROTOCOL_PREFIX};
+use talkline_config::{Prices, RouteMatch};
 use talkline_dialect::REALTIME_SUBPROTOCOL;
 use tokio::time::Instant;
 
@@ -111,7 +112,7 @@ pub(super) async fn session(
     let ways = Ways::of(&route, &client, shared);
     let choice = transport::choose(ways, asked_transport)?;
     let answer = match choice {
-        Choice::Relay(_) => relay_answer(&wish, route.alias, &client, arrival, shared)?,
+        Choice::Relay(_) => relay_answer(&wish, &route, &client, arrival, shared)?,
         Choice::Webrtc(_) => {
             let secret = broker::secret(&wish, &route, &client, shared).await?;
             json!({
@@ -131,11 +132,12 @@ pub(super) async fn session(
 
 fn relay_answer(
     wish: &Wish,
-    alias: &str,
+    route: &RouteMatch<'_>,
     client: &Client,
     arrival: &Arrival,
     shared: &Shared,
 ) -> Result<Value, HttpRefusal> {
+    let alias = route.alias;
     let token = client_secrets::mint(wish, alias, client, shared)?;
     let value = token.secret.expose();
     let pcm = json!({"type": "audio/pcm", "rate": 24_000, "channels": 1});
@@ -153,8 +155,35 @@ fn relay_answer(
         "client_secret": {"value": value, "expires_at": client_secrets::unix(token.expires_at)},
         "audio": {"input": pcm, "output": pcm},
         "session_seconds_max": longest.map(|longest| longest.as_secs()),
-        "prices": null,
+        "prices": prices(route, &shared.prices),
     }))
+}
+
+/// What a million tokens cost by modality, as a page adds it up; null where the operator priced nothing.
+fn prices(route: &RouteMatch<'_>, table: &Prices) -> Value {
+    let asked_for = route.upstream.deployment().unwrap_or(route.alias);
+    let Some(prices) = table.models.get(asked_for) else {
+        return Value::Null;
+    };
+    // Prices are kept in millionths.
+    let decimal = |price: u64| price as f64 / 1e6;
+    json!({
+        "currency": table.currency,
+        "input": {
+            "text": decimal(prices.input_text),
+            "audio": decimal(prices.input_audio),
+            "image": decimal(prices.input_image),
+        },
+        "cached": {
+            "text": decimal(prices.cached_input_text),
+            "audio": decimal(prices.cached_input_audio),
+            "image": decimal(prices.cached_input_image),
+        },
+        "output": {
+            "text": decimal(prices.output_text),
+            "audio": decimal(prices.output_audio),
+        },
+    })
 }
 
 /// The relay's WebSocket under the name that the client knows it by.

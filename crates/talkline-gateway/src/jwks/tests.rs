@@ -161,6 +161,24 @@ async fn keys_are_fetched_once_for_all_who_need_them() {
 }
 
 #[tokio::test]
+async fn whoever_begins_a_fetch_and_hangs_up_keeps_nobody_out() {
+    let key = key();
+    let issuer = Issuer::start(&key, "200 OK").await;
+    let (clients, jwks) = jwks(&issuer.url);
+    let good = token(&key, "k-1", &issuer.url);
+    {
+        let mut given_up = std::pin::pin!(verdict(&clients, &jwks, &good));
+        let waker = std::task::Waker::noop();
+        let polled = given_up
+            .as_mut()
+            .poll(&mut std::task::Context::from_waker(waker));
+        assert!(polled.is_pending());
+    }
+    assert_eq!(verdict(&clients, &jwks, &good).await, "sso:user-1");
+    assert_eq!(issuer.asked(), 2);
+}
+
+#[tokio::test]
 async fn without_keys_nobody_is_let_in_and_nobody_is_to_blame() {
     let key = key();
     for status in ["500 No", "302 Found", "404 Not Found"] {

@@ -58,6 +58,16 @@ pub(super) fn encode(readings: &Readings, encoder: DescriptorEncoder<'_>) -> Res
         "talkline_draining",
         f64::from(readings.draining.load(Ordering::Relaxed)),
     )?;
+    if let Some((budget, bytes_max)) = readings.buffers.load().as_deref() {
+        page.gauge("talkline_buffered_bytes", budget.used() as f64)?;
+        page.gauge("talkline_buffered_bytes_max", *bytes_max as f64)?;
+    }
+    let store = readings.limit_store.get();
+    if let Some(health) = store.and_then(|health| health()) {
+        page.gauge("talkline_limit_store_up", f64::from(health.is_up))?;
+        let failures = health.failures as f64;
+        page.counter("talkline_limit_store_failures_total", failures)?;
+    }
     if let Some(dropped) = readings.dropped_lines.get() {
         page.counter("talkline_log_lines_dropped_total", dropped() as f64)?;
     }

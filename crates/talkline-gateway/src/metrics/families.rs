@@ -107,6 +107,11 @@ pub(crate) const ALL: &[Described] = &[
         "Requests that were refused before anything was dialled",
     ),
     counter(
+        "talkline_full_total",
+        &[("budget", "`sessions`, `descriptors`, `memory`")],
+        "Admitted clients that were turned away with `relay_full`, by what was used up",
+    ),
+    counter(
         "talkline_incidents_total",
         &[("code", "a code of the error reference")],
         "Failures that the upstream reported inside sessions, by diagnosis",
@@ -140,6 +145,16 @@ pub(crate) const ALL: &[Described] = &[
         "talkline_spilled_bytes_total",
         &[FROM],
         "Bytes that waited in the relay because the other side did not take them at once, added at the end of a session",
+    ),
+    gauge(
+        "talkline_buffered_bytes",
+        &[],
+        "Bytes that wait in the relay at the moment, of all sessions together",
+    ),
+    gauge(
+        "talkline_buffered_bytes_max",
+        &[],
+        "Bytes that may wait in the relay, of all sessions together",
     ),
     histogram(
         "talkline_ping_round_trip_seconds",
@@ -223,6 +238,16 @@ pub(crate) const ALL: &[Described] = &[
             "number of the rotating key, in the order of the configuration",
         )],
         "Time since a rotating key was first seen as it is, at most since the start",
+    ),
+    gauge(
+        "talkline_limit_store_up",
+        &[],
+        "1 unless the shared limit store failed to answer when it was last asked; absent without one",
+    ),
+    counter(
+        "talkline_limit_store_failures_total",
+        &[],
+        "Questions that the shared limit store did not answer; absent without one",
     ),
     counter(
         "talkline_config_reloads_total",
@@ -360,6 +385,7 @@ labels! {
     PhaseLabel { phase: &'static str }
     RefusalLabel { code: &'static str, blame: &'static str, permanence: &'static str }
     ClientRefusalLabel { status: u16, code: &'static str }
+    BudgetLabel { budget: &'static str }
     CodeLabel { code: &'static str }
     FromLabel { from: &'static str }
     SideLabel { side: &'static str }
@@ -407,6 +433,7 @@ pub(crate) struct Families {
     handshake: Family<PhaseLabel, Histogram, Buckets>,
     refusals: Family<RefusalLabel, Counter>,
     client_refusals: Family<ClientRefusalLabel, Counter>,
+    full: Family<BudgetLabel, Counter>,
     incidents: Family<CodeLabel, Counter>,
     frames: Family<FromLabel, Counter>,
     messages: Family<FromLabel, Counter>,
@@ -440,6 +467,7 @@ impl Families {
             handshake: put.buckets("talkline_handshake_phase_seconds", waits_by()),
             refusals: put.family("talkline_refusals_total"),
             client_refusals: put.family("talkline_client_refusals_total"),
+            full: put.family("talkline_full_total"),
             incidents: put.family("talkline_incidents_total"),
             frames: put.family("talkline_frames_total"),
             messages: put.family("talkline_messages_total"),
@@ -511,6 +539,10 @@ impl Families {
     pub(super) fn client_refusal(&self, status: u16, code: &'static str) -> Counter {
         let label = ClientRefusalLabel { status, code };
         self.client_refusals.get_or_create_owned(&label)
+    }
+
+    pub(super) fn full(&self, budget: &'static str) -> Counter {
+        self.full.get_or_create_owned(&BudgetLabel { budget })
     }
 
     pub(super) fn incident(&self, code: &'static str) -> Counter {

@@ -86,6 +86,14 @@ fn busy() -> Metrics {
     metrics.config_reloaded(true);
     metrics.config_reloaded(false);
     metrics.watch_dropped_lines(|| 3);
+    metrics.watch_buffers(Budget::new(1 << 20), 1 << 20);
+    metrics.watch_limit_store(|| {
+        Some(StoreHealth {
+            is_up: false,
+            failures: 7,
+        })
+    });
+    metrics.full("memory");
     let key = KeyCell::new(talkline_auth::Secret::new("0123456789abcdef0123"), None);
     metrics.watch_credentials(Tokens::new(Vec::new()), vec![key]);
     drop(active);
@@ -121,6 +129,11 @@ fn what_happened_is_on_the_page() {
         "talkline_config_last_reload_successful 0",
         "talkline_log_lines_dropped_total 3",
         "talkline_draining 0",
+        "talkline_limit_store_up 0",
+        "talkline_limit_store_failures_total 7",
+        "talkline_buffered_bytes 0",
+        "talkline_buffered_bytes_max 1048576",
+        r#"talkline_full_total{budget="memory"} 1"#,
     ] {
         assert!(
             page.lines().any(|found| found.starts_with(line)),

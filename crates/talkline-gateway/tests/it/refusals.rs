@@ -1,6 +1,10 @@
 //! How a client is told that it gets no session.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::Value;
 use talkline_config::{DeveloperTools, Format, Inputs, Refusals, SourceFile};
@@ -241,4 +245,78 @@ async fn a_full_relay_says_so() {
     );
     let answer = told_when_full(Refusals::Http).await;
     Problem::read(&answer).expect(503, "relay_full", Some(1));
+}
+
+/// Codes of refusals are part of what clients are promised: each stands in the reference page, and each of
+/// the page is one of them.
+#[test]
+fn every_code_is_documented() {
+    let page = include_str!("../../../../docs/reference/refusals.md");
+    let documented: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut used = BTreeSet::from(["relay_full".to_owned()]);
+    let words = |text: &str, code: &mut BTreeSet<String>| {
+        let is_code = |word: &&str| {
+            word.contains('_') && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_'))
+        };
+        code.extend(
+            text.split('"')
+                .skip(1)
+                .step_by(2)
+                .filter(is_code)
+                .map(str::to_owned),
+        );
+    };
+    for file in sources(&crates.join("talkline-gateway/src")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        // Its own file says `Self`.
+        let text = text.replace(
+            "Self::new(\n            StatusCode",
+            "HttpRefusal::new(StatusCode",
+        );
+        for made in text.split("HttpRefusal::new(").skip(1) {
+            let arguments: String = made.split(',').take(2).collect();
+            words(&arguments, &mut used);
+        }
+    }
+    for file in sources(&crates.join("talkline-auth/src"))
+        .into_iter()
+        .chain([crates.join("talkline-dialect/src/ask.rs")])
+    {
+        let text = std::fs::read_to_string(file).unwrap();
+        for codes in text
+            .split("fn code(")
+            .skip(1)
+            .filter(|rest| rest.contains("-> &'static str"))
+        {
+            let body = codes.split("\n    }\n").next().unwrap();
+            words(body, &mut used);
+        }
+        for constant in text.split("CODE: &str =").skip(1) {
+            words(constant.split(';').next().unwrap(), &mut used);
+        }
+    }
+    let used: BTreeSet<&str> = used.iter().map(String::as_str).collect();
+    assert!(used.len() > 60, "{used:?}");
+    assert_eq!(documented, used);
+}
+
+/// The Rust files of a folder, without those of tests.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && name != "tests" {
+            found.extend(sources(&path));
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            found.push(path);
+        }
+    }
+    found
 }

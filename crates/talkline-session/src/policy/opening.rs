@@ -370,6 +370,12 @@ impl Policy {
         let mut initial = Settings::default();
         let is_prompt_ours = rules.pins_prompt();
         for (path, text) in settings.entries {
+            // Whoever holds the token cannot read them out of it, and shall not out of the session.
+            match path.as_str() {
+                "instructions" | "prompt" => rules.hide.instructions |= !is_prompt_ours,
+                "tools" => rules.hide.tools = true,
+                _ => {}
+            }
             if is_prompt_ours && matches!(path.as_str(), "instructions" | "prompt") {
                 continue;
             }

@@ -437,6 +437,38 @@ fn a_token_speaks_preview_to_a_preview_upstream() {
 }
 
 #[test]
+fn what_a_token_seals_is_hidden() {
+    let shown =
+        r#"{"type":"session.updated","session":{"instructions":"x","tools":[{"name":"y"}]}}"#;
+    let check = |policy: Policy, session: &str, instructions: &str, tools: &str| {
+        let policy = policy.overlay(session).unwrap();
+        let mut guard = Guard::new(Arc::new(policy), ga()).unwrap();
+        guard.opening();
+        // The answer to the guard's own event is kept back.
+        upstream(&mut guard, r#"{"type":"session.updated"}"#);
+        let want = shown
+            .replace(r#""x""#, instructions)
+            .replace(r#"[{"name":"y"}]"#, tools);
+        match upstream(&mut guard, shown) {
+            Decision::Forward => assert_eq!(shown, want),
+            decision => assert_eq!(rewritten(&decision), want),
+        }
+    };
+    let open = Policy::transparent;
+    let y = r#"[{"name":"y"}]"#;
+    check(open(), r#"{"instructions":"x"}"#, r#""""#, y);
+    check(open(), r#"{"prompt":{"id":"p"}}"#, r#""""#, y);
+    check(open(), r#"{"tools":[{"name":"y"}]}"#, r#""x""#, "[]");
+    check(open(), r#"{"voice":"cedar"}"#, r#""x""#, y);
+    // An operator who shows the policy's instructions shows no more by a token that has others.
+    let shows = Policy::pinned(Rules {
+        instructions: Some("x".into()),
+        ..Rules::default()
+    });
+    check(shows, r#"{"instructions":"z"}"#, r#""x""#, y);
+}
+
+#[test]
 fn a_token_that_the_policy_refuses_is_not_made() {
     let check = |rules: Rules, session: &str, code: &str, param: Option<&str>| {
         let error = Policy::pinned(rules).overlay(session).unwrap_err();

@@ -1,9 +1,10 @@
 //! Reads the configuration again: on SIGHUP, and when its files change if it says so.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
+use talkline_config::Config;
 use talkline_gateway::{Metrics, Reloader};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -12,11 +13,31 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    fixed::Fixed,
     notify,
     prepared::{self, Prepared, Reading, Wrong},
     watched::Watched,
 };
 use crate::{cli::RunArguments, exit::Exit};
+
+/// The configuration that the process has started with.
+pub(super) struct Began {
+    pub(super) fixed: Fixed,
+    pub(super) every: Duration,
+    pub(super) files: Watched,
+    pub(super) vault: JoinSet<()>,
+}
+
+impl Began {
+    pub(super) fn with(config: &Config, files: Watched, vault: JoinSet<()>) -> Self {
+        Self {
+            fixed: Fixed::of(config),
+            every: config.reload.watch,
+            files,
+            vault,
+        }
+    }
+}
 
 /// What reloading needs, and the parts of the running configuration that are its own.
 pub(super) struct Reloads {
@@ -25,8 +46,8 @@ pub(super) struct Reloads {
     reloader: Reloader,
     metrics: Metrics,
     hang_up: Signal,
-    /// The address that the process listens on, whatever a later configuration says.
-    listen: SocketAddr,
+    /// What the process was started with, whatever a later configuration says.
+    fixed: Fixed,
     every: Duration,
     files: Watched,
     /// Keeps the keys of the running configuration fresh.
@@ -40,6 +61,7 @@ impl Reloads {
         tls: Option<Arc<ServerConfig>>,
         reloader: Reloader,
         metrics: Metrics,
+        began_with: Began,
     ) -> Result<Self, Exit> {
         Ok(Self {
             arguments: Arc::new(arguments),
@@ -47,22 +69,11 @@ impl Reloads {
             reloader,
             metrics,
             hang_up: signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?,
-            listen: SocketAddr::from(([0, 0, 0, 0], 0)),
-            every: Duration::ZERO,
-            files: Watched::default(),
-            vault: JoinSet::new(),
+            fixed: began_with.fixed,
+            every: began_with.every,
+            files: began_with.files,
+            vault: began_with.vault,
         })
-    }
-
-    /// The configuration that the process has started with.
-    pub(super) fn began_with(
-        &mut self,
-        listen: SocketAddr,
-        every: Duration,
-        files: Watched,
-        vault: JoinSet<()>,
-    ) {
-        (self.listen, self.every, self.files, self.vault) = (listen, every, files, vault);
     }
 
     /// Reloads whenever there is a reason to, for ever.
@@ -109,15 +120,15 @@ impl Reloads {
             mut vault,
         } = outcome?;
         vault.fill().await.map_err(Wrong::Other)?;
-        let (listen, every) = (config.server.listen, config.reload.watch);
+        let (fixed, every) = (Fixed::of(&config), config.reload.watch);
         self.reloader
             .reload(config, options)
             .await
             .map_err(|error| Wrong::Other(Exit::Configuration(format!("error: {error}"))))?;
-        if listen != self.listen {
+        for key in self.fixed.changed(&fixed) {
             warn!(
-                running = %self.listen, configured = %listen,
-                "server.listen has changed; the address changes at the next start"
+                key,
+                "a setting has changed that is taken over at the next start"
             );
         }
         self.every = every;
