@@ -1,12 +1,14 @@
 //! What a frame costs: reads, writes, allocations; and what an idle stream holds.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use rustls::version::{TLS12, TLS13};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 
-use crate::far::{ByHand, configs, noise};
+use crate::far::{ByHand, NAME, configs, name, noise};
+use talkline_tls::TlsStream;
 
 const FRAME_BYTES: usize = 12 << 10;
 const ROUNDS: usize = 200;
@@ -97,4 +99,60 @@ async fn small_pieces_leave_in_one_record() {
         assert_eq!(wire.written.len(), 5 + 13 + 1 + 16);
     });
     assert_eq!(far.receive(), b"headerpayload");
+}
+
+/// Bytes of heap that dropping frees.
+fn freed(held: impl Sized) -> i64 {
+    -allocation_counter::measure(|| drop(held)).bytes_current
+}
+
+#[tokio::test]
+async fn an_idle_stream_is_small_after_use() {
+    const EXCHANGED: usize = 100_000;
+
+    for version in [&TLS13, &TLS12] {
+        let (near, far) = tokio::net::UnixStream::pair().unwrap();
+        let made = configs(version);
+        let client = Arc::new(made.client);
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(made.server));
+        let connecting = TlsStream::connect(Arc::clone(&client), name(NAME), near);
+        let (ours, server) = tokio::join!(connecting, acceptor.accept(far));
+        let (mut ours, mut server) = (ours.unwrap(), server.unwrap());
+        let (near, far) = tokio::net::UnixStream::pair().unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&client));
+        let connecting = connector.connect(name(NAME), near);
+        let (theirs, their_server) = tokio::join!(connecting, acceptor.accept(far));
+        let (mut theirs, mut their_server) = (theirs.unwrap(), their_server.unwrap());
+
+        let bytes = noise(EXCHANGED, 9);
+        let mut read = vec![0; EXCHANGED];
+        let mut read_back = vec![0; EXCHANGED];
+        let (sent, _) = tokio::join!(server.write_all(&bytes), ours.read_exact(&mut read));
+        sent.unwrap();
+        assert_eq!(read, bytes);
+        let (sent, _) = tokio::join!(
+            async {
+                ours.write_all(&bytes).await?;
+                ours.flush().await
+            },
+            server.read_exact(&mut read_back)
+        );
+        sent.unwrap();
+        let (sent, _) = tokio::join!(their_server.write_all(&bytes), theirs.read_exact(&mut read));
+        sent.unwrap();
+        let (sent, _) = tokio::join!(
+            async {
+                theirs.write_all(&bytes).await?;
+                theirs.flush().await
+            },
+            their_server.read_exact(&mut read_back)
+        );
+        sent.unwrap();
+
+        let ours = freed(Box::new(ours));
+        let theirs = freed(Box::new(theirs));
+        println!("{version:?}: {ours} bytes idle, tokio-rustls {theirs}");
+        assert!(ours <= 6 << 10, "{version:?}: {ours}");
+        assert!(ours < theirs, "{version:?}: {ours} and {theirs}");
+    }
 }
