@@ -24,7 +24,7 @@ const FRUITLESS_READS_MAX: usize = 8;
 /// The client's end of a TLS connection over `S`.
 ///
 /// A read makes one read of `S`, decrypts all records that came, and returns. Plaintext beyond the
-/// reader's buffer (less than one record, if the buffer has room for a record) waits in the stream.
+/// reader's buffer (less than one record if that has room for one, else less than two) waits in the stream.
 /// A write encrypts up to 48 KiB and gives it to `S`; what `S` does not take waits in the stream, and
 /// nothing more is taken before it is gone.
 ///

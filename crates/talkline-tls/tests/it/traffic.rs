@@ -116,10 +116,14 @@ async fn over_loopback() {
 
 #[tokio::test]
 async fn small_fragments_take_more_room_and_nothing_else() {
-    let (near, far) = duplex(4096);
-    let mut configs = configs(&TLS13);
-    configs.client.max_fragment_size = Some(32);
-    both_ways(connected(configs, near, far).await, 100, 60_000).await;
+    for version in [&TLS13, &TLS12] {
+        // The server's handshake messages then come in pieces as well.
+        let mut configs = narrow(configs(version));
+        configs.client.max_fragment_size = Some(32);
+        configs.server.max_fragment_size = Some(50);
+        let (near, far) = duplex(4096);
+        both_ways(connected(configs, near, far).await, 100, 60_000).await;
+    }
 }
 
 #[tokio::test]
