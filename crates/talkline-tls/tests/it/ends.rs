@@ -2,7 +2,9 @@
 
 use std::io::ErrorKind;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -212,4 +214,43 @@ async fn a_reader_without_room_reads_nothing() {
         tokio::io::AsyncRead::poll_read(pin!(&mut client), &mut cx, &mut ReadBuf::new(&mut []));
     assert!(matches!(polled, Poll::Ready(Ok(()))));
     assert_eq!(far.wire.with(|wire| wire.reads), reads);
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_gets_nothing_lets_others_run() {
+    let (mut client, mut far) = ByHand::connected(configs(&TLS13)).await;
+    far.say(&noise(1_000, 7));
+    far.wire.with(|wire| {
+        wire.step = Some(1);
+        wire.reads = 0;
+    });
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let mut room = [0; 2_000];
+    let mut polls = 0;
+    let read = loop {
+        let mut buffer = ReadBuf::new(&mut room);
+        polls += 1;
+        match tokio::io::AsyncRead::poll_read(pin!(&mut client), &mut cx, &mut buffer) {
+            Poll::Ready(read) => {
+                read.unwrap();
+                break buffer.filled().to_vec();
+            }
+            // The bytes are there: it has to ask for its next turn itself.
+            Poll::Pending => assert_eq!(woken.0.load(Ordering::Relaxed), polls),
+        }
+        assert!(far.wire.with(|wire| wire.reads) <= 8 * polls);
+    };
+    assert_eq!(read, noise(1_000, 7));
+    assert!(polls > 100, "{polls}");
 }

@@ -150,6 +150,8 @@ pub(crate) struct Wire {
     pub(crate) is_shut_down: bool,
     /// Bytes that are taken before writes wait.
     pub(crate) takes: Option<usize>,
+    /// Bytes that a read gives, at most.
+    pub(crate) step: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -173,7 +175,8 @@ impl AsyncRead for Shared {
             }
             wire.reads += 1;
             let (first, _) = wire.to_read.as_slices();
-            let taken = first.len().min(buffer.remaining());
+            let step = wire.step.unwrap_or(usize::MAX);
+            let taken = first.len().min(buffer.remaining()).min(step);
             buffer.put_slice(&first[..taken]);
             wire.to_read.drain(..taken);
             Poll::Ready(Ok(()))
