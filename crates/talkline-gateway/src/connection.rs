@@ -505,10 +505,11 @@ struct Opened {
 
 /// What a session is held to while it runs, and what its end is told with.
 struct Held {
-    labels: SessionLabels,
+    labels: Arc<SessionLabels>,
     client: Client,
     lease: Lease,
-    meter: Meter,
+    /// Of a client that has a budget.
+    meter: Option<Meter>,
     shared: Arc<Shared>,
     _active: ActiveSession,
     _permit: Place,
@@ -530,13 +531,16 @@ impl Opened {
         } = self;
         let identity = seat.client.identity();
         let meter = Meter::new(&identity.limits);
+        let labels = Arc::new(labels);
         let limits = limits::session(&shared.session_limits, &identity.limits);
         let mut session = Session::new(limits, std::time::Instant::now())
             .with_jitter(luck())
             .parting(labels.parting)
-            .on_incident(report::incidents(&labels))
-            .on_response(meter.observer())
+            .on_incident(report::incidents(Arc::clone(&labels)))
             .on_timing(shared.metrics.timings());
+        if let Some(meter) = &meter {
+            session = session.on_response(meter.observer());
+        }
         if let Some(guard) = seat.setup.and_then(|setup| Guard::new(seat.policy, setup)) {
             session = session.guarded(guard);
         }
@@ -578,14 +582,16 @@ impl Held {
         Watched {
             client: &self.client,
             lease: &self.lease,
-            meter: &self.meter,
+            meter: self.meter.as_ref(),
         }
     }
 
     fn end(self: Arc<Self>, summary: Summary) -> Relayed {
         Box::pin(async move {
             let Held { shared, labels, .. } = &*self;
-            self.meter.close(&self.client.identity().name, shared).await;
+            if let Some(meter) = &self.meter {
+                meter.close(&self.client.identity().name, shared).await;
+            }
             report::session_ended(&shared.metrics, &shared.prices, labels, &summary);
         })
     }

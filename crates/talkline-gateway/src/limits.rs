@@ -117,16 +117,25 @@ struct Counts {
 }
 
 impl Meter {
-    pub(crate) fn new(limits: &ClientLimits) -> Self {
-        Self(Arc::new(Metered {
-            limits: *limits,
-            counts: Mutex::new(Counts {
-                budget: SessionBudget::new(limits),
-                pending: Usage::default(),
-                exhausted: None,
-            }),
-            changed: Notify::new(),
-        }))
+    /// `None` for a client without any budget: nobody would ask.
+    pub(crate) fn new(limits: &ClientLimits) -> Option<Self> {
+        let budgets = [
+            limits.responses_per_session,
+            limits.tokens_per_session,
+            limits.responses_per_day,
+            limits.tokens_per_day,
+        ];
+        budgets.iter().any(Option::is_some).then(|| {
+            Self(Arc::new(Metered {
+                limits: *limits,
+                counts: Mutex::new(Counts {
+                    budget: SessionBudget::new(limits),
+                    pending: Usage::default(),
+                    exhausted: None,
+                }),
+                changed: Notify::new(),
+            }))
+        })
     }
 
     /// Counts what a response cost. It is called while the response's last event passes, so it only
@@ -201,7 +210,7 @@ impl fmt::Debug for Meter {
 pub(crate) struct Watched<'a> {
     pub(crate) client: &'a Client,
     pub(crate) lease: &'a Lease,
-    pub(crate) meter: &'a Meter,
+    pub(crate) meter: Option<&'a Meter>,
 }
 
 /// Completes when the session has to end: its budget is used up, or somebody took it away. Renews
@@ -227,37 +236,69 @@ pub(crate) async fn watch(
         token: client.token_id(),
     };
     // A store of this process alone changes by this process alone, which says so.
-    let is_shared = lease.renew_every().is_some();
-    let mut poll = Every::new(is_shared.then_some(REVOCATION_POLL));
+    let mut poll = Every::new(lease.renew_every().map(|_| REVOCATION_POLL));
     let mut renewal = Every::new(lease.renew_every());
     loop {
-        let ask = tokio::select! {
-            () = meter.0.changed.notified() => {
-                if let Some(exhausted) = meter.settle(name, shared).await {
-                    return over_budget(exhausted);
-                }
-                false
-            }
+        let cause = tokio::select! {
+            () = spent(meter) => Cause::Spent,
             // The other end lives as long as the service.
-            changed = revocations.changed() => changed.is_ok(),
-            () = poll.tick() => true,
-            () = renewal.tick() => {
-                let renewed = timeout(STORE_TIME_MAX, shared.store.renew(lease, now())).await;
-                if !matches!(renewed, Ok(Ok(()))) {
-                    // The store itself says once that it is away.
-                    debug!("a session's place could not be renewed");
-                }
-                false
-            }
+            changed = revocations.changed() => match changed {
+                Ok(()) => Cause::Ask,
+                Err(_) => Cause::Nothing,
+            },
+            () = poll.tick() => Cause::Ask,
+            () = renewal.tick() => Cause::Renew,
         };
-        if ask {
-            match timeout(STORE_TIME_MAX, shared.store.revoked(who, now())).await {
-                Ok(Ok(true)) => return revoked(),
-                Ok(Ok(false)) => {}
-                Ok(Err(error)) => debug!(%error, "the limit store does not say what is revoked"),
-                Err(_) => debug!("the limit store does not answer"),
+        // What is done seldom keeps no room in every session.
+        let stop = match (cause, meter) {
+            (Cause::Spent, Some(meter)) => {
+                Box::pin(meter.settle(name, shared)).await.map(over_budget)
             }
+            (Cause::Ask, _) => Box::pin(is_revoked(who, shared)).await.then(revoked),
+            (Cause::Renew, _) => {
+                Box::pin(renew(lease, shared)).await;
+                None
+            }
+            (Cause::Spent | Cause::Nothing, _) => None,
+        };
+        if let Some(stop) = stop {
+            return stop;
         }
+    }
+}
+
+/// Why a session's limits are looked at.
+enum Cause {
+    /// A response was paid for.
+    Spent,
+    /// Somebody may have been revoked.
+    Ask,
+    /// The place wants to be kept.
+    Renew,
+    Nothing,
+}
+
+async fn spent(meter: Option<&Meter>) {
+    match meter {
+        Some(meter) => meter.0.changed.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn is_revoked(who: SessionRef<'_>, shared: &Shared) -> bool {
+    match timeout(STORE_TIME_MAX, shared.store.revoked(who, now())).await {
+        Ok(Ok(revoked)) => return revoked,
+        Ok(Err(error)) => debug!(%error, "the limit store does not say what is revoked"),
+        Err(_) => debug!("the limit store does not answer"),
+    }
+    false
+}
+
+async fn renew(lease: &Lease, shared: &Shared) {
+    let renewed = timeout(STORE_TIME_MAX, shared.store.renew(lease, now())).await;
+    if !matches!(renewed, Ok(Ok(()))) {
+        // The store itself says once that it is away.
+        debug!("a session's place could not be renewed");
     }
 }
 

@@ -2,12 +2,12 @@
 //!
 //! Neither a payload nor a key, a token, a query string or a client's address is a field here.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use talkline_auth::Client;
+use talkline_auth::{Client, ClientIdentity};
 use talkline_config::{BilledTokens, Prices, Refusals, RouteMatch};
 use talkline_dialect::{
-    Ask, ClientDialect, Diagnosis, Incident, Intent, UpstreamKind, UpstreamLoss,
+    Ask, ClientDialect, Diagnosis, Incident, Intent, Upstream, UpstreamKind, UpstreamLoss,
 };
 use talkline_session::{EndKind, EndedBy, Parting, Summary, Usage};
 use tracing::{debug, info, warn};
@@ -62,33 +62,39 @@ pub struct SessionRecord<'a> {
 const WORD_CHARS_MAX: usize = 64;
 
 /// What is known of a session before its first frame.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct SessionLabels {
     /// The relay's id of the session, also sent upstream and to the client.
     pub(crate) session: String,
-    client: String,
+    client: Arc<ClientIdentity>,
     alias: String,
     dialect: &'static str,
     intent: &'static str,
-    provider: String,
-    upstream: String,
-    deployment: String,
-    kind: UpstreamKind,
+    route: Option<Route>,
     /// The upstream's id of the handshake.
     pub(crate) request_id: Option<String>,
     /// The region that answered.
     pub(crate) region: Option<String>,
     /// How its upstream is left.
-    pub(crate) parting: Option<Parting>,
+    pub(crate) parting: Option<&'static Parting>,
     /// Time from the start of DNS to the upstream's answer.
     pub(crate) dialled: Duration,
     /// Parts of it, when the upstream answered with 101.
     pub(crate) phases: Phases,
 }
 
+/// Where a session leads.
+#[derive(Debug)]
+struct Route {
+    provider: Box<str>,
+    upstream: Arc<Upstream>,
+    /// What was asked for, of an upstream that has no deployment of its own.
+    model: Option<Box<str>>,
+}
+
 /// What a transcription cost is told when it is finished, which may be after its speaker has left; no event
 /// asks for it.
-const TRANSCRIPTION_PARTING: Parting = Parting {
+static TRANSCRIPTION_PARTING: Parting = Parting {
     ask: None,
     last_event: "session.closed",
     quiet_max: Duration::from_secs(1),
@@ -99,7 +105,7 @@ impl SessionLabels {
     pub(crate) fn new(client: &Client, ask: &Ask) -> Self {
         Self {
             session: new_session_id(),
-            client: client.name().to_owned(),
+            client: Arc::clone(client.identity()),
             alias: ask.alias.clone().unwrap_or_default(),
             dialect: match ask.dialect {
                 ClientDialect::Ga => "ga",
@@ -109,15 +115,12 @@ impl SessionLabels {
                 Intent::Conversation => "conversation",
                 Intent::Transcription => "transcription",
             },
-            provider: String::new(),
-            upstream: String::new(),
-            deployment: String::new(),
-            kind: UpstreamKind::Custom,
+            route: None,
             request_id: None,
             region: None,
             parting: match ask.intent {
                 Intent::Conversation => None,
-                Intent::Transcription => Some(TRANSCRIPTION_PARTING),
+                Intent::Transcription => Some(&TRANSCRIPTION_PARTING),
             },
             dialled: Duration::ZERO,
             phases: Phases::default(),
@@ -126,18 +129,39 @@ impl SessionLabels {
 
     /// What is asked of: for metrics.
     pub(crate) fn kind(&self) -> UpstreamKind {
-        self.kind
+        let route = self.route.as_ref();
+        route.map_or(UpstreamKind::Custom, |route| route.upstream.kind())
     }
 
-    fn record(&self, outcome: &'static str) -> SessionRecord<'_> {
+    fn provider(&self) -> &str {
+        self.route.as_ref().map_or("", |route| &route.provider)
+    }
+
+    /// Made when it is asked for: a session keeps what is not to be had elsewhere.
+    fn upstream(&self) -> String {
+        let route = self.route.as_ref();
+        route.map_or_else(String::new, |route| route.upstream.origin())
+    }
+
+    /// The deployment, or the model where the upstream knows that only.
+    fn deployment(&self) -> &str {
+        let Some(route) = &self.route else { return "" };
+        match (route.upstream.deployment(), &route.model) {
+            (Some(deployment), _) => deployment,
+            (None, Some(model)) => model,
+            (None, None) => "",
+        }
+    }
+
+    fn record<'a>(&'a self, upstream: &'a str, outcome: &'static str) -> SessionRecord<'a> {
         SessionRecord {
             session: &self.session,
-            client: &self.client,
+            client: &self.client.name,
             model: &self.alias,
-            provider: &self.provider,
-            kind: metrics::kind_word(self.kind),
-            upstream: &self.upstream,
-            deployment: &self.deployment,
+            provider: self.provider(),
+            kind: metrics::kind_word(self.kind()),
+            upstream,
+            deployment: self.deployment(),
             upstream_session: None,
             request_id: self.request_id.as_deref(),
             region: self.region.as_deref(),
@@ -152,14 +176,12 @@ impl SessionLabels {
     }
 
     pub(crate) fn routed(&mut self, route: &RouteMatch<'_>) {
-        self.provider = route.provider.to_owned();
-        self.upstream = route.upstream.origin();
-        self.kind = route.upstream.kind();
-        self.deployment = route
-            .upstream
-            .deployment()
-            .unwrap_or(route.alias)
-            .to_owned();
+        let is_named = route.upstream.deployment().is_some();
+        self.route = Some(Route {
+            provider: route.provider.into(),
+            upstream: Arc::clone(route.upstream),
+            model: (!is_named).then(|| route.alias.into()),
+        });
     }
 }
 
@@ -170,12 +192,14 @@ pub(crate) fn session_ended(
     labels: &SessionLabels,
     summary: &Summary,
 ) {
-    metrics.session_ended(labels.kind, summary);
-    metrics.session_cost(labels.kind, prices, &labels.deployment, summary);
+    let kind = labels.kind();
+    metrics.session_ended(kind, summary);
+    metrics.session_cost(kind, prices, labels.deployment(), summary);
     if let Some(after) = summary.first_audio {
         metrics.first_audio(after);
     }
     let outcome = metrics::outcome(summary);
+    let upstream = labels.upstream();
     metrics.tell(&SessionRecord {
         upstream_session: summary.upstream_session_id.as_deref(),
         error: metrics::is_failure(summary.end.kind).then_some(outcome),
@@ -183,7 +207,7 @@ pub(crate) fn session_ended(
         duration: summary.duration,
         first_audio: summary.first_audio,
         usage: Some(&summary.usage),
-        ..labels.record(outcome)
+        ..labels.record(&upstream, outcome)
     });
     let Summary {
         end,
@@ -197,13 +221,13 @@ pub(crate) fn session_ended(
     let lost = upstream_loss(summary).map(Diagnosis::upstream_lost);
     info!(
         session = labels.session,
-        client = labels.client,
+        client = labels.client.name,
         model = labels.alias,
         dialect = labels.dialect,
         intent = labels.intent,
-        provider = labels.provider,
-        upstream = labels.upstream,
-        deployment = labels.deployment,
+        provider = labels.provider(),
+        upstream,
+        deployment = labels.deployment(),
         upstream_session = summary.upstream_session_id.as_deref(),
         request_id = labels.request_id.as_deref(),
         region = labels.region.as_deref(),
@@ -261,7 +285,7 @@ pub(crate) fn billable(summary: &Summary) -> BilledTokens {
 }
 
 fn cost(prices: &Prices, labels: &SessionLabels, summary: &Summary) -> Option<f64> {
-    let price = prices.models.get(&labels.deployment)?;
+    let price = prices.models.get(labels.deployment())?;
     Some(price.of(&billable(summary)))
 }
 
@@ -288,12 +312,10 @@ fn incident_counts(summary: &Summary) -> Option<String> {
 /// Logs the failures that the upstream reports in a session, when each is met for the first time.
 ///
 /// The upstream's message may quote the client, so it is for DEBUG only.
-pub(crate) fn incidents(labels: &SessionLabels) -> impl FnMut(&Incident<'_>) + Send + 'static {
-    let session = labels.session.clone();
-    let deployment = labels.deployment.clone();
-    let kind = labels.kind;
+pub(crate) fn incidents(labels: Arc<SessionLabels>) -> impl FnMut(&Incident<'_>) + Send + 'static {
     move |incident| {
-        let diagnosis = Diagnosis::in_session(incident, kind);
+        let session = &labels.session;
+        let diagnosis = Diagnosis::in_session(incident, labels.kind());
         let message = incident.message;
         debug!(session, message, "the upstream reported a failure");
         if diagnosis.code == "session_out_of_turn" {
@@ -302,7 +324,7 @@ pub(crate) fn incidents(labels: &SessionLabels) -> impl FnMut(&Incident<'_>) + S
         }
         warn!(
             session,
-            deployment,
+            deployment = labels.deployment(),
             code = diagnosis.code,
             blame = diagnosis.blame.as_str(),
             permanence = diagnosis.permanence.as_str(),
@@ -333,10 +355,11 @@ pub(crate) fn session_refused(
     delivery: Refusals,
     diagnosis: &Diagnosis,
 ) {
-    metrics.session_refused(labels.kind, diagnosis);
+    metrics.session_refused(labels.kind(), diagnosis);
+    let upstream = labels.upstream();
     metrics.tell(&SessionRecord {
         error: Some(diagnosis.code),
-        ..labels.record("refused")
+        ..labels.record(&upstream, "refused")
     });
     let answer = diagnosis.answer.as_ref();
     let (close_code, status) = match delivery {
@@ -345,13 +368,13 @@ pub(crate) fn session_refused(
     };
     warn!(
         session = labels.session,
-        client = labels.client,
+        client = labels.client.name,
         model = labels.alias,
         dialect = labels.dialect,
         intent = labels.intent,
-        provider = labels.provider,
-        upstream = labels.upstream,
-        deployment = labels.deployment,
+        provider = labels.provider(),
+        upstream,
+        deployment = labels.deployment(),
         code = diagnosis.code,
         blame = diagnosis.blame.as_str(),
         permanence = diagnosis.permanence.as_str(),

@@ -203,7 +203,7 @@ pub struct Session {
     /// When the client last began a data frame.
     client_spoke: Instant,
     guard: Option<Box<dyn Inspect>>,
-    parting: Option<Parting>,
+    parting: Option<&'static Parting>,
     end: Option<End>,
     events_sent: u32,
 }
@@ -278,7 +278,7 @@ impl Session {
 
     /// Hears the upstream out when the client leaves.
     #[must_use]
-    pub fn parting(mut self, parting: Option<Parting>) -> Self {
+    pub fn parting(mut self, parting: Option<&'static Parting>) -> Self {
         self.parting = parting;
         self
     }
@@ -789,7 +789,7 @@ impl Session {
         self.end_by(now + self.limits.gone_linger);
     }
 
-    fn hear_out(&mut self, parting: Parting, now: Instant) {
+    fn hear_out(&mut self, parting: &Parting, now: Instant) {
         if let Some(ask) = parting.ask {
             self.actions
                 .push_back(Action::Event(Side::Upstream, ask.to_owned()));

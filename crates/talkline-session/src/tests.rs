@@ -492,7 +492,7 @@ fn without_pings_there_is_no_timer() {
 
 // === speed, silence, parting ===
 
-const PARTING: Parting = Parting {
+static PARTING: Parting = Parting {
     ask: Some(r#"{"type":"session.close"}"#),
     last_event: "session.closed",
     quiet_max: SECOND,
@@ -680,7 +680,7 @@ fn an_upstream_that_counts_is_heard_out() {
     let ways: [(&str, Leave<'_>); 2] = [("gone", &gone), ("closed", &closed)];
     for (way, leave) in ways {
         let start = Instant::now_for_tests();
-        let mut session = Session::new(Limits::default(), start).parting(Some(PARTING));
+        let mut session = Session::new(Limits::default(), start).parting(Some(&PARTING));
         leave(&mut session, start);
         let asked = actions(&mut session);
         let ask = Action::Event(Side::Upstream, r#"{"type":"session.close"}"#.into());
@@ -718,11 +718,11 @@ fn an_upstream_that_counts_is_heard_out() {
 #[test]
 fn an_upstream_is_heard_out_for_a_bounded_time() {
     let start = Instant::now_for_tests();
-    let mut silent = Session::new(Limits::default(), start).parting(Some(PARTING));
+    let mut silent = Session::new(Limits::default(), start).parting(Some(&PARTING));
     silent.on_lost(Side::Client, Lost::Broken, start);
     let _ = actions(&mut silent);
     assert_eq!(until_it_acts(&mut silent, start).0, SECOND);
-    let mut endless = Session::new(Limits::default(), start).parting(Some(PARTING));
+    let mut endless = Session::new(Limits::default(), start).parting(Some(&PARTING));
     endless.on_lost(Side::Client, Lost::Broken, start);
     let _ = actions(&mut endless);
     for tenth in 1..100 {
@@ -808,7 +808,7 @@ proptest! {
             idle_max: limited.then_some(40 * SECOND),
             ..Limits::default()
         };
-        let mut session = Session::new(limits, start).parting(parts.then_some(PARTING));
+        let mut session = Session::new(limits, start).parting(parts.then_some(&PARTING));
         let mut now = start;
         let mut closed = [false, false];
         let mut broken = [false, false];

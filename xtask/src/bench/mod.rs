@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::load::{Found, Load};
 use self::peers::{Peer, Tools};
-use self::scenarios::{SCENARIOS, Scenario};
+use self::scenarios::{SCENARIOS, Scenario, Shows};
 use crate::process;
 use crate::sdk;
 use crate::workspace::Workspace;
@@ -208,6 +208,9 @@ fn measure(
     asked: &Asked,
 ) -> Result<Found> {
     let mut relay = peer.start(tools, load)?;
+    if scenario.shows == Shows::Memory {
+        load.job(&scenarios::first_steps(relay.address, relay.pid()))?;
+    }
     let mut found = load.job(&scenario.job(relay.address, relay.pid(), asked.is_quick))?;
     if let Some((nanoseconds, bytes)) = relay.floor()? {
         let frames = bytes as f64 / found.wire_bytes_per_frame();

@@ -236,6 +236,20 @@ pub(crate) fn spread(
     })
 }
 
+/// Orders for the few sessions that a relay serves before its memory is looked at: what it makes once, at its
+/// first session, is not what a session costs.
+pub(crate) fn first_steps(relay: SocketAddr, pid: Option<u32>) -> Value {
+    json!({
+        "relay": relay,
+        "pid": pid,
+        "sessions": 50,
+        "opening": 50,
+        "pattern": {"idle": {"frames": 3}},
+        "warm_up_ms": 0,
+        "measure_ms": 500,
+    })
+}
+
 impl Scenario {
     /// The generator's orders.
     pub(crate) fn job(&self, relay: SocketAddr, pid: Option<u32>, is_quick: bool) -> Value {
