@@ -18,13 +18,13 @@ use talkline_dialect::{
     HandshakeFault, Phase, Refusal, TcpFault, TlsFault, UpstreamAnswer, UpstreamRequest,
 };
 use talkline_relay::Leg;
+use talkline_tls::TlsStream;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::handshake::{accept, lists};
 use crate::sockets::SocketOptions;
@@ -149,7 +149,7 @@ async fn timed<T>(took: &mut Duration, phase: impl Future<Output = T>) -> T {
 /// Opens sessions with upstreams.
 #[derive(Clone)]
 pub(crate) struct Dialer {
-    tls: TlsConnector,
+    tls: Arc<rustls::ClientConfig>,
     timeouts: DialTimeouts,
     overrides: Arc<[ResolveOverride]>,
     sockets: SocketOptions,
@@ -164,7 +164,7 @@ impl Dialer {
         overrides: Vec<ResolveOverride>,
     ) -> Self {
         Self {
-            tls: TlsConnector::from(tls),
+            tls,
             timeouts,
             overrides: overrides.into(),
             sockets: SocketOptions::default(),
@@ -331,7 +331,8 @@ impl Dialer {
     ) -> Result<TlsStream<TcpStream>, Refusal> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| Refusal::Failed(Phase::Tls, error.to_string()))?;
-        timeout(self.timeouts.tls, self.tls.connect(name, tcp))
+        let handshake = TlsStream::connect(Arc::clone(&self.tls), name, tcp);
+        timeout(self.timeouts.tls, handshake)
             .await
             .map_err(|_| Refusal::TimedOut(Phase::Tls))?
             .map_err(|error| Refusal::Tls(tls_fault(&error), error.to_string()))

@@ -62,6 +62,11 @@ pub(crate) const TABLE: &[Layer] = &[
         kind: Kind::Io,
     },
     Layer {
+        name: "talkline-tls",
+        may_use: &[],
+        kind: Kind::Io,
+    },
+    Layer {
         name: "talkline-gateway",
         may_use: &[
             "talkline-auth",
@@ -70,6 +75,7 @@ pub(crate) const TABLE: &[Layer] = &[
             "talkline-frame",
             "talkline-relay",
             "talkline-session",
+            "talkline-tls",
         ],
         kind: Kind::Io,
     },

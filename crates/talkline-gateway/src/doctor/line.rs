@@ -300,7 +300,7 @@ impl<'a> Line<'a> {
                 }
                 match dialer.handshake(target, tcp).await {
                     Ok(stream) => {
-                        let connection = stream.get_ref().1;
+                        let connection = stream.connection();
                         let version = connection
                             .protocol_version()
                             .map(|version| format!("{version:?}"));
