@@ -68,10 +68,26 @@ impl Relay {
             let _ = child.wait();
             bail!("the relay did not start: {}", fs::read_to_string(&log)?);
         };
-        Ok(Relay {
+        let relay = Relay {
             address: address.parse()?,
             child,
-        })
+        };
+        relay.settle()?;
+        Ok(relay)
+    }
+
+    /// Waits until all threads are up, which they are when one of them answers: what the process holds open
+    /// from then on is held for sessions.
+    fn settle(&self) -> Result<()> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(
+            stream,
+            "GET /healthz HTTP/1.1\r\nHost: {}\r\n\r\n",
+            self.address
+        )?;
+        std::io::copy(&mut stream, &mut std::io::sink()).context("the relay's health")?;
+        Ok(())
     }
 
     /// Open descriptors, where `/proc` tells.
