@@ -246,18 +246,18 @@ impl Shared {
             .key(self.key("revoked:token", token.as_str()))
             // A replica whose clock is behind would take the token for valid a little longer.
             .arg(millis(left + talkline_auth::grant::CLOCK_SKEW * 2));
-        let local = match &self.local {
-            Some(local) => Some(local.use_once(token, expires_at, now).await),
-            None => None,
-        };
-        match (self.link.run::<String>(&script).await, local) {
-            (Ok(word), _) if word == "revoked" => Err(UseRefusal::Revoked),
-            (Ok(word), _) if word == "used" => Err(UseRefusal::Used),
-            (Ok(_), None) | (Ok(_), Some(Ok(()))) => Ok(()),
-            // Used here during an outage, of which the server knows nothing.
-            (Ok(_), Some(Err(refusal))) => Err(refusal),
-            (Err(_), Some(local)) => local,
-            (Err(error), None) => Err(error.into()),
+        // Used here before, perhaps during an outage of which the server knows nothing. Of those who ask at
+        // the same time, the one that is first here is the only one to ask the server: another that came
+        // first there would be told that it had won, and be refused here.
+        if let Some(local) = &self.local {
+            local.use_once(token, expires_at, now).await?;
+        }
+        match self.link.run::<String>(&script).await {
+            Ok(word) if word == "revoked" => Err(UseRefusal::Revoked),
+            Ok(word) if word == "used" => Err(UseRefusal::Used),
+            Ok(_) => Ok(()),
+            Err(_) if self.local.is_some() => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
