@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use talkline_sim::{Profile, Refusal, caller::Secret};
 
 use crate::kit::{
-    AZURE_KEY, CLIENT_KEY, Counter, DEPLOYMENT, RawSession, Relay, Trap, azure, quick, raw,
-    simulator, turn,
+    AUTHORITY, AZURE_KEY, CLIENT_KEY, Counter, DEPLOYMENT, RawSession, Relay, Trap, azure, quick,
+    raw, simulator, tls_server, turn,
 };
 
 const PAGE: &str = "https://app.test";
@@ -413,28 +413,9 @@ async fn openai(
     sim: talkline_sim::Builder,
 ) -> (talkline_sim::Running, Relay, tempfile::TempDir) {
     let home = tempfile::tempdir().unwrap();
-    let ca = rcgen::CertifiedIssuer::self_signed(
-        {
-            let mut params = rcgen::CertificateParams::default();
-            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            params
-        },
-        rcgen::KeyPair::generate().unwrap(),
-    )
-    .unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let cert = rcgen::CertificateParams::new(vec!["api.openai.com".into()])
-        .unwrap()
-        .signed_by(&key, &ca)
-        .unwrap();
-    let tls = talkline_gateway::tls::server_config_from(
-        vec![cert.der().clone()],
-        rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-    )
-    .unwrap();
+    let tls = tls_server("api.openai.com", home.path());
     let sim = sim.profile(Profile::OpenAi).tls(tls).start().await.unwrap();
-    let roots = home.path().join("ca.pem");
-    std::fs::write(&roots, ca.pem()).unwrap();
+    let roots = home.path().join(AUTHORITY);
     let resolve = format!("api.openai.com:443:127.0.0.1:{}", sim.addr().port());
     let relay = Relay::start_env(
         &format!(

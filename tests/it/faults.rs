@@ -5,13 +5,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls_pki_types::PrivateKeyDer;
 use talkline_sim::chaos::{Chaos, Direction, Ending, Faults, Network};
 use talkline_sim::{Running, caller::Call};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::kit::{CLIENT_KEY, PATIENCE, RawSession, Relay, azure, quick, simulator, turn};
+use crate::kit::{
+    AUTHORITY, CLIENT_KEY, PATIENCE, RawSession, Relay, azure, quick, simulator, tls_server, turn,
+};
 
 /// How often the relay's descriptors are counted while waiting for them.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -51,10 +51,14 @@ impl Bench {
     }
 
     async fn tls(chaos: Chaos, folder: &Path) -> Self {
-        let sim = quick().tls(server(folder)).start().await.unwrap();
+        let sim = quick()
+            .tls(tls_server("localhost", folder))
+            .start()
+            .await
+            .unwrap();
         let network = chaos.between(sim.addr()).await.unwrap();
         let configuration = azure(&format!("https://localhost:{}", network.addr().port()));
-        let authority = folder.join("authority.pem");
+        let authority = folder.join(AUTHORITY);
         let variables = [("SSL_CERT_FILE", authority.to_str().unwrap())];
         Self::start(sim, network, &configuration, &variables).await
     }
@@ -100,27 +104,6 @@ impl Bench {
         assert!(!log.contains("panic"), "{log}");
         log
     }
-}
-
-/// A server's side for `localhost`, and `authority.pem` in `folder` that vouches for it.
-fn server(folder: &Path) -> std::sync::Arc<rustls::ServerConfig> {
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority
-        .distinguished_name
-        .push(DnType::CommonName, "authority of one test");
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    std::fs::write(folder.join("authority.pem"), authority.pem()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()])
-        .unwrap()
-        .signed_by(&key, &authority)
-        .unwrap();
-    talkline_gateway::tls::server_config_from(
-        vec![certificate.der().clone()],
-        PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-    )
-    .unwrap()
 }
 
 /// How a session ended for its client.

@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls_pki_types::PrivateKeyDer;
 use talkline_sim::{
     Builder, Pace, Running, Simulator,
     caller::{Call, CallError, Secret, Speed, TurnOptions, TurnReport, spoken_turn},
@@ -63,6 +65,30 @@ pub fn azure_deployment(endpoint: &str, deployment: &str) -> String {
          talk.realtime.providers.openai.apiKey = {{ env = \"AZURE_KEY\" }}\n\
          server.allowedHosts = [\"relay.test\"]\n"
     )
+}
+
+/// Where [`tls_server`] puts the certificate that vouches for its own, in PEM.
+pub const AUTHORITY: &str = "authority.pem";
+
+/// A server's side for `name`, and [`AUTHORITY`] in `folder`.
+pub fn tls_server(name: &str, folder: &Path) -> Arc<rustls::ServerConfig> {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "authority of one test");
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(folder.join(AUTHORITY), authority.pem()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec![name.to_owned()])
+        .unwrap()
+        .signed_by(&key, &authority)
+        .unwrap();
+    talkline_gateway::tls::server_config_from(
+        vec![certificate.der().clone()],
+        PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+    )
+    .unwrap()
 }
 
 /// Lets one source open as many sessions at once as a test wants.

@@ -3,7 +3,9 @@
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use talkline_sim::{Profile, SeenRequest, caller::Call, caller::Dialect, clips};
 
-use crate::kit::{AZURE_KEY, CLIENT_KEY, DEPLOYMENT, Relay, azure, quick, simulator, turn};
+use crate::kit::{
+    AUTHORITY, AZURE_KEY, CLIENT_KEY, DEPLOYMENT, Relay, azure, quick, simulator, tls_server, turn,
+};
 
 /// The simulator saw the server's credential, once, and nothing of the client's.
 fn assert_only_ours(seen: &SeenRequest, credential: (&str, &str)) {
@@ -160,28 +162,9 @@ async fn custom_endpoints_keep_working() {
 async fn tls_for_clients_and_towards_the_upstream() {
     // The upstream's certificate is trusted through SSL_CERT_FILE alone.
     let home = tempfile::tempdir().unwrap();
-    let ca = rcgen::CertifiedIssuer::self_signed(
-        {
-            let mut params = rcgen::CertificateParams::default();
-            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            params
-        },
-        rcgen::KeyPair::generate().unwrap(),
-    )
-    .unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let cert = rcgen::CertificateParams::new(vec!["localhost".into()])
-        .unwrap()
-        .signed_by(&key, &ca)
-        .unwrap();
-    let server = talkline_gateway::tls::server_config_from(
-        vec![cert.der().clone()],
-        rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-    )
-    .unwrap();
-    let sim = quick().tls(server).start().await.unwrap();
-    let trusted = home.path().join("upstream-ca.pem");
-    std::fs::write(&trusted, ca.pem()).unwrap();
+    let tls = tls_server("localhost", home.path());
+    let sim = quick().tls(tls).start().await.unwrap();
+    let trusted = home.path().join(AUTHORITY);
 
     let endpoint = format!("https://localhost:{}", sim.addr().port());
     let relay = Relay::start_env(
