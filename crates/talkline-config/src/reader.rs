@@ -49,6 +49,15 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// The names in the table at a path, as they are written; none where there is no table.
+    pub(crate) fn names(&self, path: &[&str]) -> Vec<String> {
+        let entries = self
+            .table(path)
+            .into_iter()
+            .flat_map(|table| &table.entries);
+        entries.map(|entry| entry.key.clone()).collect()
+    }
+
     pub(crate) fn problem(&mut self, problem: Problem) {
         self.problems.push(problem);
     }

@@ -19,16 +19,7 @@ pub(super) fn aliases(
     realtime_model: Option<String>,
 ) -> Option<BTreeMap<String, String>> {
     let mut aliases = BTreeMap::new();
-    let routes: Vec<String> = reader
-        .table(&["talk", "realtime", "routes"])
-        .map(|routes| {
-            routes
-                .entries
-                .iter()
-                .map(|entry| entry.key.clone())
-                .collect()
-        })
-        .unwrap_or_default();
+    let routes = reader.names(&["talk", "realtime", "routes"]);
     let mut sound = true;
     for alias in &routes {
         let Some(found) = reader.text(&["talk", "realtime", "routes", alias]) else {

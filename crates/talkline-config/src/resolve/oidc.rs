@@ -13,9 +13,7 @@ use crate::{
 
 /// The names of the issuers, as they are written.
 pub(super) fn names(reader: &Reader<'_>) -> Vec<String> {
-    let table = reader.table(&["clients", "oidc"]);
-    let entries = table.into_iter().flat_map(|table| &table.entries);
-    entries.map(|entry| entry.key.clone()).collect()
+    reader.names(&["clients", "oidc"])
 }
 
 /// One issuer; `None` when it has a problem.

@@ -29,16 +29,7 @@ const INSTRUCTIONS_BYTES_MAX: usize = 128 << 10;
 
 /// Reads every policy; those with a problem of their own are left out.
 pub(super) fn read(reader: &mut Reader<'_>) -> Policies {
-    let names: Vec<String> = reader
-        .table(&["policies"])
-        .map(|table| {
-            table
-                .entries
-                .iter()
-                .map(|entry| entry.key.clone())
-                .collect()
-        })
-        .unwrap_or_default();
+    let names = reader.names(&["policies"]);
     let mut policies = BTreeMap::new();
     for name in &names {
         let mut one = One { reader, name };
@@ -52,16 +43,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Policies {
 
 /// Reports clients whose policy does not exist.
 fn check_uses(reader: &mut Reader<'_>, names: &[String]) {
-    let own: Vec<String> = reader
-        .table(&["clients", "access"])
-        .map(|table| {
-            table
-                .entries
-                .iter()
-                .map(|entry| entry.key.clone())
-                .collect()
-        })
-        .unwrap_or_default();
+    let own = reader.names(&["clients", "access"]);
     let paths = own
         .iter()
         .map(|client| vec!["clients", "access", client, "policy"])

@@ -4,14 +4,7 @@ use crate::{ModelPrices, Prices, Problem, prices::parse, reader::Reader, shown::
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Prices {
     let currency = currency(reader);
-    let names: Vec<String> = match reader.table(&["prices", "models"]) {
-        Some(table) => table
-            .entries
-            .iter()
-            .map(|entry| entry.key.clone())
-            .collect(),
-        None => Vec::new(),
-    };
+    let names = reader.names(&["prices", "models"]);
     let models = names
         .into_iter()
         .map(|name| {

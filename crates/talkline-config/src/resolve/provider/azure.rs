@@ -78,16 +78,7 @@ impl One<'_> {
     /// Azure knows it by (<https://learn.microsoft.com/azure/ai-foundry/openai/realtime-audio-reference>).
     fn transcription_deployments(&self, reader: &mut Reader<'_>) -> BTreeMap<String, String> {
         let key = "azureTranscriptionDeployments";
-        let models: Vec<String> = reader
-            .table(&self.path(key))
-            .map(|table| {
-                table
-                    .entries
-                    .iter()
-                    .map(|entry| entry.key.clone())
-                    .collect()
-            })
-            .unwrap_or_default();
+        let models = reader.names(&self.path(key));
         let mut deployments = BTreeMap::new();
         for model in models {
             let path = ["talk", "realtime", "providers", self.id, key, &model];
