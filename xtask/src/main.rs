@@ -47,11 +47,12 @@ usage: cargo xtask <command>
                         --network (loss and partitions, in a network namespace),
                         --crowd ROUNDS (many clients at one moment)
   bench                 what relaying costs, beside HAProxy, nginx and others found here
-                        (--quick; --write puts the table into the documentation)
+                        (--quick; --write puts the table into the documentation; --instructions counts
+                        those of the scanner by valgrind, TALKLINE_BLESS=1 keeps the counts)
   failures              every failure as clients, log and doctor tell it, against snapshots
                         (TALKLINE_BLESS=1 rewrites them)
-  nightly               what takes long: soak (--minutes N), more seeds, crowds, fuzzing, Miri, wstest, deb
-                        and reproducible
+  nightly               what takes long: soak (--minutes N), more seeds, crowds, fuzzing (--fuzz-seconds N),
+                        Miri, wstest, instruction counts, deb and reproducible
   deploy                what stands in deploy/, each artefact by its own tool
   book                  the documentation, built and its links checked
   packages              image, deb, sbom and reproducible, one after the other (slow)

@@ -15,7 +15,7 @@ use crate::test::{Outcome, Verdict};
 use crate::workspace::{RunsIn, Workspace};
 use crate::{bench, packages, process};
 
-const USAGE: &str = "usage: cargo xtask nightly [--minutes N] [--only PART]…";
+const USAGE: &str = "usage: cargo xtask nightly [--minutes N] [--fuzz-seconds N] [--only PART]…";
 const SOAK_MINUTES: u64 = 45;
 /// Seeds of the simulated network.
 const SEEDS: &str = "200";
@@ -23,12 +23,12 @@ const SEEDS: &str = "200";
 const POLICY_DOCUMENTS: &str = "1000000";
 /// Rounds of many clients at one moment.
 const CROWD_ROUNDS: usize = 1_000;
-/// For each fuzz target.
+/// For each fuzz target, unless another time is asked for.
 const FUZZ_SECONDS: u64 = 180;
 /// Crates that Miri can interpret: they reach neither the system nor foreign code.
 const PURE: &[&str] = &["talkline-frame", "talkline-session"];
 
-type Part = (&'static str, fn(&Workspace, &mut Outcome, Duration));
+type Part = (&'static str, fn(&Workspace, &mut Outcome, &Asked));
 
 const PARTS: &[Part] = &[
     ("twin", twin),
@@ -52,6 +52,7 @@ const PARTS: &[Part] = &[
             count(outcome, name, step(workspace));
         }
     }),
+    ("instructions", instructions),
     ("soak", soak),
 ];
 
@@ -59,18 +60,21 @@ const PARTS: &[Part] = &[
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     soak: Duration,
+    fuzz_seconds: u64,
     only: Vec<String>,
 }
 
 impl Asked {
     fn parse(arguments: &[&str]) -> Result<Asked> {
         let mut minutes = SOAK_MINUTES;
+        let mut fuzz_seconds = FUZZ_SECONDS;
         let mut only = Vec::new();
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let value = arguments.next().context(USAGE)?;
             match *argument {
                 "--minutes" => minutes = value.parse()?,
+                "--fuzz-seconds" => fuzz_seconds = value.parse()?,
                 "--only" if PARTS.iter().any(|(name, _)| name == value) => {
                     only.push((*value).to_owned());
                 }
@@ -82,6 +86,7 @@ impl Asked {
         }
         Ok(Asked {
             soak: Duration::from_secs(minutes * 60),
+            fuzz_seconds,
             only,
         })
     }
@@ -97,7 +102,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     for (name, part) in PARTS {
         if asked.only.is_empty() || asked.only.iter().any(|only| only == name) {
             println!("::: {name}");
-            part(workspace, &mut outcome, asked.soak);
+            part(workspace, &mut outcome, &asked);
         }
     }
     println!("{}", outcome.tally);
@@ -118,7 +123,7 @@ fn count(outcome: &mut Outcome, name: &str, result: Result<()>) {
     }
 }
 
-fn twin(workspace: &Workspace, outcome: &mut Outcome, _: Duration) {
+fn twin(workspace: &Workspace, outcome: &mut Outcome, _: &Asked) {
     let mut command = workspace.cargo();
     command
         .args([
@@ -136,7 +141,7 @@ fn twin(workspace: &Workspace, outcome: &mut Outcome, _: Duration) {
 }
 
 /// The guard of the session policies against a full parse.
-fn policy(workspace: &Workspace, outcome: &mut Outcome, _: Duration) {
+fn policy(workspace: &Workspace, outcome: &mut Outcome, _: &Asked) {
     let mut command = workspace.cargo();
     command
         .args(["run", "--locked", "--release", "--package"])
@@ -145,11 +150,20 @@ fn policy(workspace: &Workspace, outcome: &mut Outcome, _: Duration) {
     count(outcome, "policy", process::run(&mut command));
 }
 
-fn soak(workspace: &Workspace, outcome: &mut Outcome, time: Duration) {
-    count(outcome, "soak", bench::soak(workspace, time));
+fn soak(workspace: &Workspace, outcome: &mut Outcome, asked: &Asked) {
+    count(outcome, "soak", bench::soak(workspace, asked.soak));
 }
 
-fn fuzz(workspace: &Workspace, outcome: &mut Outcome, _: Duration) {
+fn instructions(workspace: &Workspace, outcome: &mut Outcome, _: &Asked) {
+    match bench::instructions(workspace) {
+        Err(Unavailable::Missing(what)) if workspace.runs_in == RunsIn::Terminal => {
+            outcome.skipped("instructions", &what);
+        }
+        result => count(outcome, "instructions", result.map_err(Into::into)),
+    }
+}
+
+fn fuzz(workspace: &Workspace, outcome: &mut Outcome, asked: &Asked) {
     let lock = workspace.root.join("xtask/requirements-cargo-fuzz.lock");
     let tool = match provision::python(workspace, "cargo-fuzz", &lock) {
         Ok(folder) => folder.join("bin/cargo-fuzz"),
@@ -169,7 +183,7 @@ fn fuzz(workspace: &Workspace, outcome: &mut Outcome, _: Duration) {
             .arg(workspace.target.join("fuzz"))
             .args([
                 "--",
-                &format!("-max_total_time={FUZZ_SECONDS}"),
+                &format!("-max_total_time={}", asked.fuzz_seconds),
                 "-print_final_stats=1",
             ])
             .current_dir(&workspace.root)
@@ -199,7 +213,7 @@ fn fuzz_targets(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(targets)
 }
 
-fn miri(workspace: &Workspace, outcome: &mut Outcome, _: Duration) {
+fn miri(workspace: &Workspace, outcome: &mut Outcome, _: &Asked) {
     let present = process::first_line("cargo", &["+nightly", "miri", "--version"]);
     if !matches!(present, Ok(Some(_))) {
         let what = "no Miri: `rustup +nightly component add miri rust-src`";
@@ -241,6 +255,8 @@ mod tests {
         let asked = Asked::parse(&["--minutes", "2", "--only", "soak"]).unwrap();
         assert_eq!(asked.soak, Duration::from_secs(120));
         assert_eq!(asked.only, ["soak"]);
+        let asked = Asked::parse(&["--fuzz-seconds", "5"]).unwrap();
+        assert_eq!(asked.fuzz_seconds, 5);
         let all = Asked::parse(&[]).unwrap();
         assert_eq!(all.soak, Duration::from_secs(45 * 60));
         for wrong in [

@@ -4,6 +4,7 @@
 //! one. Everything that is compared runs in turn, several times over, and only ratios within one turn are
 //! quoted: what else the machine does at that moment falls on both.
 
+mod instructions;
 mod load;
 mod peers;
 mod report;
@@ -23,7 +24,10 @@ use crate::process;
 use crate::sdk;
 use crate::workspace::Workspace;
 
-const USAGE: &str = "usage: cargo xtask bench [--quick] [--write] [--only SCENARIO]… [--repetitions N] [--binary TALKLINE]";
+pub(crate) use self::instructions::run as instructions;
+
+const USAGE: &str = "usage: cargo xtask bench [--quick] [--write] [--only SCENARIO]… [--repetitions N] [--binary TALKLINE]\n\
+     or: cargo xtask bench --instructions";
 /// Where `--write` puts the table.
 const PAGE: &str = "docs/operations/performance.md";
 const REPETITIONS: usize = 5;
@@ -95,6 +99,9 @@ type Results = BTreeMap<(usize, Peer), Vec<Found>>;
 /// # Errors
 /// When something cannot be built or started, or a frame was lost or changed on its way.
 pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+    if arguments == ["--instructions"] {
+        return Ok(instructions(workspace)?);
+    }
     let asked = Asked::parse(arguments)?;
     let tools = Tools::find(workspace, build(workspace, asked.binary.clone())?)?;
     let folder = workspace.target.join("bench");
