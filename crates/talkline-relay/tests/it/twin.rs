@@ -295,6 +295,7 @@ fn play(seed: u64) {
         .tcp_capacity(4_096)
         .build();
     let (at_client, at_upstream) = (Shared::default(), Shared::default());
+    let connected_at = Arc::new(Mutex::new(None));
     let ended_at = Arc::new(Mutex::new(None));
 
     let (said, expects, dices, got) = (
@@ -312,11 +313,12 @@ fn play(seed: u64) {
             Ok(())
         }
     });
-    let ended = ended_at.clone();
+    let (connected, ended) = (connected_at.clone(), ended_at.clone());
     sim.client("relay", async move {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
         let (client, _) = listener.accept().await?;
         let upstream = connect("upstream").await;
+        *connected.lock().unwrap() = Some(turmoil::sim_elapsed().unwrap());
         let session = Session::new(Limits::default(), Instant::now().into_std());
         let never = std::future::pending();
         let (client, upstream) = (Leg::new(client), Leg::new(upstream));
@@ -339,7 +341,11 @@ fn play(seed: u64) {
 
     let (mut has_begun, mut has_ended) = (false, false);
     while !sim.step().unwrap() {
-        let now = sim.elapsed();
+        // Trouble before there is a session is the dialling's, which is not here.
+        let Some(connected_at) = *connected_at.lock().unwrap() else {
+            continue;
+        };
+        let now = sim.elapsed() - connected_at;
         if !has_begun && now >= begins {
             has_begun = true;
             trouble.begin(&mut sim);
@@ -351,6 +357,7 @@ fn play(seed: u64) {
     }
 
     let ended_at = ended_at.lock().unwrap().expect("the relay ended");
+    let ended_at = ended_at - connected_at.lock().unwrap().expect("it was connected");
     let (at_client, at_upstream) = (at_client.lock().unwrap(), at_upstream.lock().unwrap());
     // Whatever happens: what arrives is what was said, from the start, in order, with nothing left out.
     assert!(
