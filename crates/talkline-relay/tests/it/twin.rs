@@ -18,6 +18,8 @@ const SEEDS: u64 = 20;
 const AFTERMATH: Duration = Duration::from_secs(50);
 /// Longest wait of a peer for anything, longer than the relay's.
 const PEER_PATIENCE: Duration = Duration::from_secs(120);
+/// Longest time that anything is under way, and more.
+const SETTLING: Duration = Duration::from_secs(1);
 const PORT: u16 = 9000;
 
 /// What goes wrong.
@@ -339,8 +341,10 @@ fn play(seed: u64) {
         Ok(())
     });
 
-    let (mut has_begun, mut has_ended) = (false, false);
-    while !sim.step().unwrap() {
+    let (mut is_over, mut has_begun, mut has_ended) = (false, false, false);
+    let settled = begins + lasts + SETTLING;
+    loop {
+        is_over |= sim.step().unwrap();
         // Trouble before there is a session is the dialling's, which is not here.
         let Some(connected_at) = *connected_at.lock().unwrap() else {
             continue;
@@ -353,6 +357,10 @@ fn play(seed: u64) {
         if has_begun && !has_ended && now >= begins + lasts {
             has_ended = true;
             trouble.end(&mut sim);
+        }
+        // What was held on its way arrives when the relay is gone, too.
+        if is_over && now >= settled {
+            break;
         }
     }
 
