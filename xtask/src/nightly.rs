@@ -214,10 +214,10 @@ fn fuzz_targets(workspace: &Workspace) -> Result<Vec<String>> {
 }
 
 fn miri(workspace: &Workspace, outcome: &mut Outcome, _: &Asked) {
-    let present = process::first_line("cargo", &["+nightly", "miri", "--version"]);
-    if !matches!(present, Ok(Some(_))) {
-        let what = "no Miri: `rustup +nightly component add miri rust-src`";
-        return outcome.skipped("Miri", what);
+    match provision::miri() {
+        Ok(()) => {}
+        Err(Unavailable::Missing(what)) => return outcome.skipped("Miri", &what),
+        Err(error) => return outcome.broke("Miri", &error.into()),
     }
     for package in PURE {
         let mut command = Command::new("cargo");
@@ -235,6 +235,8 @@ fn miri(workspace: &Workspace, outcome: &mut Outcome, _: &Asked) {
             .env_remove("RUSTUP_TOOLCHAIN")
             .env_remove("CARGO")
             .env("CARGO_TARGET_DIR", workspace.target.join("miri"))
+            // Where it keeps the standard library that it can interpret.
+            .env("XDG_CACHE_HOME", workspace.target.join("miri"))
             // Hundreds of cases are minutes each when interpreted.
             .env("PROPTEST_CASES", "4")
             .env("MIRIFLAGS", "-Zmiri-disable-isolation");

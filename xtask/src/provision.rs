@@ -288,6 +288,30 @@ pub(crate) fn cargo_install(
     Ok(folder.join("bin").join(name))
 }
 
+/// Miri and the sources that it interprets, for the nightly compiler of this machine.
+///
+/// They belong to that compiler, which is rustup's, so they are put there.
+///
+/// # Errors
+/// When rustup has no such compiler, or cannot get them.
+pub(crate) fn miri() -> Result<(), Unavailable> {
+    // A compiler that is not rustup's takes no `+nightly` and fails.
+    let told = |tool, words: &[&str]| process::first_line(tool, words).ok().flatten();
+    let Some(compiler) = told("rustc", &["+nightly", "--print", "sysroot"]) else {
+        let what =
+            "no Miri: `rustup toolchain install nightly --component miri --component rust-src`";
+        return Err(Unavailable::Missing(what.to_owned()));
+    };
+    let sources = Path::new(&compiler).join("lib/rustlib/src/rust/library");
+    if sources.is_dir() && told("cargo", &["+nightly", "miri", "--version"]).is_some() {
+        return Ok(());
+    }
+    let mut add = Command::new("rustup");
+    add.args(["component", "add", "--toolchain", "nightly"])
+        .args(["miri", "rust-src"]);
+    process::run(&mut add).map_err(|error| Unavailable::Missing(format!("no Miri: {error:#}")))
+}
+
 fn tools(workspace: &Workspace) -> PathBuf {
     workspace.target.join("tools")
 }
