@@ -94,11 +94,14 @@ mod tests {
         assert_eq!(verdict(&bytes), want, "{text:x?} byte by byte");
     }
 
+    /// Miri, which is slow, sees one in so many.
+    const STRIDE: usize = if cfg!(miri) { 13 } else { 1 };
+
     #[test]
     fn every_one_and_two_byte_string_matches_std() {
-        for first in 0..=255u8 {
+        for first in (0..=255u8).step_by(STRIDE) {
             check(&[first]);
-            for second in 0..=255u8 {
+            for second in (0..=255u8).step_by(STRIDE) {
                 check(&[first, second]);
                 check(&[first, second, 0x80]);
                 check(&[first, second, 0xBF, 0x80]);
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn long_text_with_characters_at_every_offset() {
-        for pad in 0..70 {
+        for pad in (0..70).step_by(STRIDE) {
             let mut text = "a".repeat(pad);
             text.push_str("é€😀");
             text.push_str(&"b".repeat(70 - pad));
