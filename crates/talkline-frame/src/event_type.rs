@@ -88,6 +88,7 @@ const MISMATCH: u8 = u8::MAX;
 
 /// A resumable reader of one message's top-level `type`.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct TypeFinder {
     state: State,
     found: Found,
@@ -97,8 +98,9 @@ pub(crate) struct TypeFinder {
     /// Nesting below the top level; one bit of `brackets` per level, set for an array.
     depth: u8,
     name_len: u8,
+    /// As two words, lower one first: a `u128` would align everything around it to 16 bytes.
+    brackets: [u64; 2],
     name: [u8; EVENT_TYPE_BYTES_MAX],
-    brackets: u128,
 }
 
 impl TypeFinder {
@@ -111,7 +113,7 @@ impl TypeFinder {
             depth: 0,
             name_len: 0,
             name: [0; EVENT_TYPE_BYTES_MAX],
-            brackets: 0,
+            brackets: [0; 2],
         }
     }
 
@@ -122,7 +124,7 @@ impl TypeFinder {
         self.ambiguous = false;
         self.name_len = 0;
         self.depth = 0;
-        self.brackets = 0;
+        self.brackets = [0; 2];
     }
 
     /// Gives up on a message that can have no type.
@@ -167,11 +169,56 @@ impl TypeFinder {
                 State::Done => return,
                 State::Skip { nested, escaped } => self.skip_string(&piece[at..], nested, escaped),
                 State::Nested => self.cross_nested(&piece[at..]),
-                _ => {
-                    self.top_level(piece[at]);
-                    1
-                }
+                State::TypeString(Text::Plain) => self.type_run(&piece[at..]),
+                _ => match self.cross_key(&piece[at..]) {
+                    0 => {
+                        self.top_level(piece[at]);
+                        1
+                    }
+                    crossed => crossed,
+                },
             };
+        }
+    }
+
+    /// Crosses a whole `"key":` at once, as machines write it, and the quote behind it if the value is a string.
+    /// Returns the bytes crossed; zero when what stands there is anything else, which [`Self::top_level`] reads.
+    fn cross_key(&mut self, piece: &[u8]) -> usize {
+        let (State::TopOpen | State::TopComma, [b'"', rest @ ..]) = (self.state, piece) else {
+            return 0;
+        };
+        let (key, rest) = rest.split_at(plain_run(rest));
+        let [b'"', b':', value @ ..] = rest else {
+            return 0;
+        };
+        self.key_matched = if matches!(key, b"type") { 4 } else { MISMATCH };
+        if let [b'"', ..] = value {
+            self.value_begins(b'"');
+            return 1 + key.len() + 3;
+        }
+        self.state = State::TopValue;
+        1 + key.len() + 2
+    }
+
+    /// Reads on in the value of a `type`: characters that stand for themselves at once, anything else by
+    /// itself. Returns the bytes read, one at least.
+    fn type_run(&mut self, piece: &[u8]) -> usize {
+        let read = usize::from(self.name_len);
+        let run = plain_run(piece).min(EVENT_TYPE_BYTES_MAX - read);
+        self.name[read..read + run].copy_from_slice(&piece[..run]);
+        // Not past the end of the name.
+        self.name_len += run as u8;
+        match piece.get(run) {
+            Some(b'"') => {
+                self.found = Found::Yes;
+                self.state = State::TopAfter;
+                run + 1
+            }
+            Some(&byte) if run == 0 => {
+                self.type_byte(Text::Plain, byte);
+                1
+            }
+            _ => run,
         }
     }
 
@@ -184,7 +231,7 @@ impl TypeFinder {
             };
             return 1;
         }
-        let Some(at) = memchr::memchr2(b'"', b'\\', piece) else {
+        let Some(at) = end_or_escape(piece) else {
             return piece.len();
         };
         self.state = match (piece[at], nested) {
@@ -222,15 +269,17 @@ impl TypeFinder {
             return self.give_up();
         }
         self.depth += 1;
-        self.brackets = self.brackets << 1 | u128::from(bracket == b'[');
+        let [low, high] = self.brackets;
+        self.brackets = [low << 1 | u64::from(bracket == b'['), high << 1 | low >> 63];
         self.state = State::Nested;
     }
 
     fn close(&mut self, bracket: u8) {
-        if self.brackets & 1 != u128::from(bracket == b']') {
+        let [low, high] = self.brackets;
+        if low & 1 != u64::from(bracket == b']') {
             return self.give_up();
         }
-        self.brackets >>= 1;
+        self.brackets = [low >> 1 | high << 63, high >> 1];
         self.depth -= 1;
         self.state = if self.depth == 0 {
             State::TopAfter
@@ -336,6 +385,59 @@ impl TypeFinder {
         self.ambiguous = self.found != Found::No;
         self.state = State::Done;
     }
+}
+
+/// Bytes of a string that are looked at before a search begins that pays off for long ones only.
+const SHORT_BYTES: usize = 32;
+
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+
+/// A word's bytes that are zero have their top bit set. Of a byte above such a one nothing is known.
+const fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & TOPS
+}
+
+/// The same for bytes that are `byte`.
+const fn equals(word: u64, byte: u8) -> u64 {
+    zeros(word ^ (ONES * byte as u64))
+}
+
+/// Index of the first byte that `marks` marks in a word's top bits, eight at a time, and `is_one` one by one.
+fn first(bytes: &[u8], marks: impl Fn(u64) -> u64, is_one: impl Fn(u8) -> bool) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let marked = marks(u64::from_le_bytes(*word));
+        if marked != 0 {
+            return Some(8 * at + marked.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|&byte| is_one(byte))?;
+    Some(8 * words.len() + at)
+}
+
+/// How many bytes of a string stand for themselves: ASCII, no quote, no escape, no control character.
+fn plain_run(piece: &[u8]) -> usize {
+    let special = |word: u64| {
+        // Below 0x20, or not ASCII.
+        let control = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
+        equals(word, b'"') | equals(word, b'\\') | control | (word & TOPS)
+    };
+    first(piece, special, |byte| {
+        !matches!(byte, 0x20..=0x7F) || matches!(byte, b'"' | b'\\')
+    })
+    .unwrap_or(piece.len())
+}
+
+/// Where a string ends, or has an escape.
+fn end_or_escape(piece: &[u8]) -> Option<usize> {
+    let (short, long) = piece.split_at(piece.len().min(SHORT_BYTES));
+    first(
+        short,
+        |word| equals(word, b'"') | equals(word, b'\\'),
+        |byte| matches!(byte, b'"' | b'\\'),
+    )
+    .or_else(|| Some(short.len() + memchr::memchr2(b'"', b'\\', long)?))
 }
 
 enum Read {

@@ -92,6 +92,27 @@ impl HeaderReader {
         self.filled == 0
     }
 
+    /// Reads a header that stands whole at the front of `bytes`, with the rules of [`Self::push`] in the same
+    /// order.
+    pub(crate) fn read(
+        bytes: [u8; HEADER_BYTES_MAX],
+        direction: Direction,
+        in_message: bool,
+    ) -> Result<Header, Violation> {
+        let [first, second, ..] = bytes;
+        check_first_byte(first, in_message)?;
+        check_second_byte(first, second, direction)?;
+        let wanted = header_bytes(second);
+        let filled = wanted;
+        let reader = Self {
+            bytes,
+            filled,
+            wanted,
+        };
+        reader.check_length()?;
+        Ok(reader.header())
+    }
+
     /// Takes one byte; returns the header when it was the last one.
     pub(crate) fn push(
         &mut self,
@@ -105,7 +126,7 @@ impl HeaderReader {
             1 => check_first_byte(byte, in_message)?,
             2 => {
                 check_second_byte(self.bytes[0], byte, direction)?;
-                self.wanted = 2 + length_bytes(byte) + 4 * (byte >> 7);
+                self.wanted = header_bytes(byte);
             }
             filled if filled == 2 + length_bytes(self.bytes[1]) => self.check_length()?,
             _ => {}
@@ -155,6 +176,11 @@ impl HeaderReader {
             header_bytes: self.wanted,
         }
     }
+}
+
+/// Bytes of the whole header that the second byte announces.
+const fn header_bytes(second: u8) -> u8 {
+    2 + length_bytes(second) + 4 * (second >> 7)
 }
 
 /// Bytes of extended payload length that the second header byte announces.

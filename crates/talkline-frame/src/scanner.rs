@@ -103,16 +103,19 @@ struct Close {
 /// Checks one direction of a WebSocket connection; see the [crate documentation](crate).
 ///
 /// Cloning one forks the check at that byte.
+// In this order: what every frame needs stands in neighbouring cache lines, for thousands of sessions share the
+// caches.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Scanner {
-    direction: Direction,
-    limits: Limits,
-    reader: HeaderReader,
     frame: Option<Frame>,
     message: Option<Message>,
-    close: Close,
-    finder: TypeFinder,
+    limits: Limits,
+    direction: Direction,
     failed: Option<Violation>,
+    close: Close,
+    reader: HeaderReader,
+    finder: TypeFinder,
 }
 
 impl Scanner {
@@ -183,6 +186,14 @@ impl Scanner {
     }
 
     fn step_header(&mut self, input: &[u8]) -> Result<(usize, Step), Violation> {
+        // Nearly every header comes in one piece, with payload behind it.
+        if let Some(front) = input.first_chunk()
+            && self.reader.is_empty()
+        {
+            let header = HeaderReader::read(*front, self.direction, self.message.is_some())?;
+            self.begin_frame(header)?;
+            return Ok((usize::from(header.header_bytes), Step::Header(header)));
+        }
         for (at, &byte) in input.iter().enumerate() {
             let header = self
                 .reader
@@ -273,26 +284,36 @@ impl Scanner {
             _ => {}
         }
         let Some(key) = frame.header.mask else {
-            return self.look_at_plain(frame.header.opcode, frame.seen, payload);
+            let is_ascii = payload.is_ascii();
+            return self.look_at_plain(frame.header.opcode, frame.seen, payload, is_ascii);
         };
         let mut block = [0; BLOCK_BYTES];
         let mut seen = frame.seen;
         for masked in payload.chunks(BLOCK_BYTES) {
-            let plain = unmask_into(&mut block, masked, key, seen);
-            self.look_at_plain(frame.header.opcode, seen, plain)?;
+            let (plain, is_ascii) = unmask_into(&mut block, masked, key, seen);
+            self.look_at_plain(frame.header.opcode, seen, plain, is_ascii)?;
             seen += masked.len() as u64;
         }
         Ok(())
     }
 
-    fn look_at_plain(&mut self, opcode: OpCode, seen: u64, plain: &[u8]) -> Result<(), Violation> {
+    fn look_at_plain(
+        &mut self,
+        opcode: OpCode,
+        seen: u64,
+        plain: &[u8],
+        is_ascii: bool,
+    ) -> Result<(), Violation> {
         if opcode == OpCode::Close {
             return self.close.feed(seen, plain);
         }
         let Some(message) = self.message.as_mut() else {
             return Ok(());
         };
-        message.utf8.feed(plain).map_err(|_| Violation::TextUtf8)?;
+        // Nearly all text is, base64 audio above all.
+        if !is_ascii || !message.utf8.is_complete() {
+            message.utf8.feed(plain).map_err(|_| Violation::TextUtf8)?;
+        }
         self.finder.feed(plain);
         Ok(())
     }
@@ -366,7 +387,7 @@ impl Close {
     }
 }
 
-/// Unmasks a piece that begins `seen` bytes into its frame (RFC 6455 section 5.3).
+/// Unmasks a piece that begins `seen` bytes into its frame (RFC 6455 section 5.3), and says whether it is ASCII.
 ///
 /// The block stays in the first-level cache, which is what makes looking at masked text cheap: a copy
 /// to memory that is not there costs more than everything else the scanner does.
@@ -375,18 +396,24 @@ fn unmask_into<'a>(
     masked: &[u8],
     key: [u8; 4],
     seen: u64,
-) -> &'a [u8] {
+) -> (&'a [u8], bool) {
     let phase = (seen & 3) as usize;
     let turned = [0, 1, 2, 3].map(|i| key[(i + phase) & 3]);
     let word = u64::from_ne_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i: usize| turned[i & 3]));
     let plain = &mut block[..masked.len()];
     let (words_in, tail_in) = masked.as_chunks::<8>();
     let (words_out, tail_out) = plain.as_chunks_mut::<8>();
+    let mut all = 0;
     for (out, input) in words_out.iter_mut().zip(words_in) {
-        *out = (u64::from_ne_bytes(*input) ^ word).to_ne_bytes();
+        let plain = u64::from_ne_bytes(*input) ^ word;
+        all |= plain;
+        *out = plain.to_ne_bytes();
     }
+    let mut rest = 0;
     for (i, (out, input)) in tail_out.iter_mut().zip(tail_in).enumerate() {
         *out = input ^ turned[i & 3];
+        rest |= *out;
     }
-    plain
+    let is_ascii = all.to_ne_bytes().is_ascii() && rest.is_ascii();
+    (plain, is_ascii)
 }

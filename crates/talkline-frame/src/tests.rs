@@ -95,7 +95,7 @@ fn scan<'a>(
 /// Longest input that is split everywhere, and longest that is fed byte by byte. The first is work with
 /// the square of the length, and Miri is slow.
 const SPLIT_BYTES_MAX: usize = if cfg!(miri) { 40 } else { 400 };
-const CRUMBLE_BYTES_MAX: usize = if cfg!(miri) { 100 } else { usize::MAX };
+const CRUMBLE_BYTES_MAX: usize = if cfg!(miri) { 100 } else { 64 << 20 };
 
 /// Scans whole, byte by byte and, when short, split in two everywhere; all must agree. How much payload
 /// was seen before a violation depends on the split and is left out.

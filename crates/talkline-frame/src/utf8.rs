@@ -1,4 +1,4 @@
-//! UTF-8 checked piece by piece (RFC 3629), with a fast path for ASCII.
+//! UTF-8 checked piece by piece (RFC 3629).
 
 /// A validator that remembers the few bits an unfinished character needs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,9 +32,6 @@ impl Utf8 {
             };
             self.feed_byte(byte)?;
             rest = tail;
-        }
-        if rest.is_ascii() {
-            return Ok(());
         }
         match simdutf8::compat::from_utf8(rest) {
             Ok(_) => Ok(()),
