@@ -24,26 +24,28 @@ const HELD_BYTES_KEPT: usize = 512;
 const HOLD_BYTES_LIMIT: usize = SCRATCH_BYTES / 2;
 
 /// See the [module documentation](self).
+// In this order: what every frame needs stands in neighbouring cache lines.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Inlet {
     side: Side,
-    scanner: Scanner,
     masking: UpstreamMasking,
-    hold_bytes_max: u64,
-    /// Bytes of a frame that has not been passed on; the scanner has seen them.
-    held: Vec<u8>,
-    frame: Option<Frame>,
-    /// What a guard looks at. Boxed, and made when it is needed: most sessions have no guard.
-    watched: Option<Box<Watched>>,
-    budget: Option<Arc<Budget>>,
-    /// Bytes that came with the handshake.
-    pub(crate) early: Bytes,
     /// What comes is thrown away: a close frame or a violation came.
     pub(crate) deaf: bool,
     /// The stream is over.
     pub(crate) ended: bool,
     /// The session was told that this side is not read.
     pub(crate) paused: bool,
+    hold_bytes_max: u64,
+    /// Bytes of a frame that has not been passed on; the scanner has seen them.
+    held: Vec<u8>,
+    frame: Option<Frame>,
+    scanner: Scanner,
+    /// What a guard looks at. Boxed, and made when it is needed: most sessions have no guard.
+    watched: Option<Box<Watched>>,
+    budget: Option<Arc<Budget>>,
+    /// Bytes that came with the handshake. Boxed: most legs have none, and no leg has for long.
+    early: Option<Box<Bytes>>,
 }
 
 /// The frame that is being read.
@@ -138,15 +140,24 @@ impl Inlet {
             watched: None,
             budget,
             // An empty `Bytes` may still pin the buffer it was cut from.
-            early: if early.is_empty() {
-                Bytes::new()
-            } else {
-                early
-            },
+            early: (!early.is_empty()).then(|| Box::new(early)),
             deaf: false,
             ended: false,
             paused: false,
         }
+    }
+
+    /// Takes some of the bytes that came with the handshake; returns how many.
+    pub(crate) fn take_early(&mut self, buffer: &mut [u8]) -> usize {
+        let Some(early) = &mut self.early else {
+            return 0;
+        };
+        let taken = early.len().min(buffer.len());
+        buffer[..taken].copy_from_slice(&early.split_to(taken));
+        if early.is_empty() {
+            self.early = None;
+        }
+        taken
     }
 
     /// Puts the held bytes at the front of the buffer to read into; returns how many.
@@ -334,8 +345,8 @@ impl Inlet {
         };
         let piece_start = window.at - consumed;
         let piece = &mut window.buffer[piece_start..window.at];
-        let event_type = self.scanner.event_type();
         if frame.header.mask.is_none() && !frame.header.opcode.is_control() {
+            let event_type = self.scanner.event_type();
             scene.session.on_text(self.side, event_type, piece);
         }
         if frame.fate == Fate::Watch {

@@ -39,6 +39,7 @@
 //! [fastwebsockets]: https://docs.rs/fastwebsockets/0.10.0
 #![forbid(unsafe_code)]
 
+mod bell;
 mod budget;
 mod frames;
 mod inlet;
@@ -46,7 +47,6 @@ mod outlet;
 mod pump;
 mod refuse;
 mod scratch;
-mod seldom;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -61,9 +61,9 @@ pub use talkline_session::{Limits, Session, Stop, Summary};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use crate::bell::Seldom;
 pub use crate::budget::Budget;
 pub use crate::refuse::refuse;
-use crate::seldom::Seldom;
 
 /// One side of a relayed session: a byte stream on which the WebSocket handshake is done.
 #[derive(Debug)]

@@ -123,6 +123,19 @@ impl Outlet {
         self.blocked
     }
 
+    /// Whether there is something to write, to flush or to end, or to tell of what was written.
+    pub(crate) const fn is_busy(&self) -> bool {
+        self.flush_due
+            || self.speech.is_some()
+            || !self.spill.is_empty()
+            || self.blocked
+            || self.broken
+            || (self.shutdown && !self.is_shut_down)
+            || self.progressed
+            || self.ping_sent
+            || self.spilled_bytes > 0
+    }
+
     #[cfg(test)]
     pub(crate) fn spill_bytes(&self) -> (usize, usize) {
         (self.spill_bytes_peak, self.spill.len() - self.written)

@@ -9,6 +9,7 @@ use talkline_session::{Action, Lost, Session, Side, Stop};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
+use crate::bell::{Bell, Ring};
 use crate::budget::{Budget, Lease, SHORT_READ_BYTES};
 use crate::inlet::{Exit, Inlet, Scene};
 use crate::outlet::{Drained, Outlet};
@@ -22,29 +23,45 @@ const READS_PER_POLL: usize = 8;
 /// Pause of a session that does not read for want of memory.
 const STARVED_PAUSE: Duration = Duration::from_millis(20);
 
+/// Longest time for which nobody looks at a session that has no deadline.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
+
 /// One leg: its stream, its reading and its writing side.
 #[derive(Debug)]
+#[repr(C)]
 struct End<S> {
-    io: S,
-    inlet: Inlet,
-    outlet: Outlet,
     /// Not read for want of memory.
     is_starved: bool,
     /// Not read because of the events that wait for it.
     is_crowded: bool,
+    /// To be polled in the next turn, though its bell was not rung.
+    is_due: bool,
+    io: S,
+    outlet: Outlet,
+    inlet: Inlet,
+}
+
+/// What the streams of a session wake its task by.
+#[derive(Debug, Default)]
+struct Bells {
+    client: Bell,
+    upstream: Bell,
 }
 
 /// See the [module documentation](self).
+// In this order: what every turn needs stands in neighbouring cache lines.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Pump<C, U> {
+    bells: Bells,
+    /// When the timer goes off; no deadline is earlier.
+    alarm: Instant,
+    is_over: bool,
+    session: Session,
     client: End<C>,
     upstream: End<U>,
-    session: Session,
     /// Allocated once a session: a timer is large, and the only thing here that must not move.
     sleep: Option<Pin<Box<Sleep>>>,
-    is_over: bool,
-    /// There was no memory for what might have to wait.
-    is_starved: bool,
 }
 
 /// What one turn of a direction came to.
@@ -77,8 +94,9 @@ where
             upstream: End::new(Side::Upstream, upstream, &session, verbatim, &budget),
             session,
             sleep: None,
+            alarm: now(),
+            bells: Bells::default(),
             is_over: false,
-            is_starved: false,
         };
         // What the session opens with goes before anything of the client's.
         pump.obey();
@@ -105,65 +123,111 @@ where
     }
 
     /// Does what can be done; ready when the session is over.
+    ///
+    /// A turn looks at what rang, and at both streams when anything is unusual: most turns pass one frame on
+    /// in one direction, and what they need not touch need not come back from memory.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = now();
         let mark = self.session.mark();
-        let up = with_scratch(|scratch| self.client_to_upstream(cx, scratch, now));
-        let down = with_scratch(|scratch| self.upstream_to_client(cx, scratch, now));
-        self.session.on_timeout(now);
+        let mut bells = std::mem::take(&mut self.bells);
+        let rings = [bells.client.answer(cx), bells.upstream.answer(cx)];
+        // A new waker has to reach the timer as well.
+        let is_alarmed = self.alarm <= now || rings.contains(&Ring::NewTask);
+        let is_unusual = is_alarmed || rings == [Ring::Silent; 2];
+        let [reads_client, reads_upstream] = [
+            std::mem::take(&mut self.client.is_due) || is_unusual || rings[0] == Ring::Rung,
+            std::mem::take(&mut self.upstream.is_due) || is_unusual || rings[1] == Ring::Rung,
+        ];
+        let mut client_cx = Context::from_waker(bells.client.waker());
+        let mut upstream_cx = Context::from_waker(bells.upstream.waker());
+        if reads_client {
+            with_scratch(|scratch| {
+                self.client_to_upstream(&mut client_cx, &mut upstream_cx, scratch, now);
+            });
+        }
+        if reads_upstream {
+            with_scratch(|scratch| {
+                self.upstream_to_client(&mut upstream_cx, &mut client_cx, scratch, now);
+            });
+        }
+        let is_pressed = self.session.take_pressed() || is_alarmed;
+        if is_pressed {
+            self.session.on_timeout(now);
+        }
         self.obey();
-        let drained = self.drain(cx, now);
+        if reads_client || self.client.is_busy() {
+            self.drain(Side::Client, &mut client_cx, now);
+        }
+        if reads_upstream || self.upstream.is_busy() {
+            self.drain(Side::Upstream, &mut upstream_cx, now);
+        }
         self.session.on_relayed(mark, now, self::now);
-        self.is_starved = self.client.is_starved || self.upstream.is_starved;
+        self.bells = bells;
         if self.is_over {
             return Poll::Ready(());
         }
-        if [up, down, drained].contains(&Turn::Continues) {
+        if self.client.is_due || self.upstream.is_due {
             cx.waker().wake_by_ref();
         }
-        self.arm(cx);
+        if self.session.take_pressed() || is_pressed || self.is_starved() {
+            self.arm(cx);
+        }
         Poll::Pending
+    }
+
+    fn is_starved(&self) -> bool {
+        self.client.is_starved || self.upstream.is_starved
     }
 
     fn client_to_upstream(
         &mut self,
-        cx: &mut Context<'_>,
+        from: &mut Context<'_>,
+        to: &mut Context<'_>,
         scratch: &mut [u8],
         now: Instant,
-    ) -> Turn {
+    ) {
         for _ in 0..READS_PER_POLL {
-            match self
-                .client
-                .turn(cx, scratch, &mut self.upstream, &mut self.session, now)
-            {
-                Turn::Waits => return Turn::Waits,
+            let Self {
+                client,
+                upstream,
+                session,
+                ..
+            } = self;
+            match client.turn(from, to, scratch, upstream, session, now) {
+                Turn::Waits => return,
                 Turn::Continues => self.obey(),
             }
         }
-        Turn::Continues
+        self.client.is_due = true;
     }
 
     fn upstream_to_client(
         &mut self,
-        cx: &mut Context<'_>,
+        from: &mut Context<'_>,
+        to: &mut Context<'_>,
         scratch: &mut [u8],
         now: Instant,
-    ) -> Turn {
+    ) {
         for _ in 0..READS_PER_POLL {
-            match self
-                .upstream
-                .turn(cx, scratch, &mut self.client, &mut self.session, now)
-            {
-                Turn::Waits => return Turn::Waits,
+            let Self {
+                client,
+                upstream,
+                session,
+                ..
+            } = self;
+            match upstream.turn(from, to, scratch, client, session, now) {
+                Turn::Waits => return,
                 Turn::Continues => self.obey(),
             }
         }
-        Turn::Continues
+        self.upstream.is_due = true;
     }
 
     /// Hands the session's actions to the legs they concern.
     fn obey(&mut self) {
         while let Some(action) = self.session.poll_action() {
+            // Whatever it is, both directions may be affected.
+            self.look_at_both();
             match action {
                 Action::Ping(side) => self.outlet(side).queue_ping(),
                 Action::Pong(side, payload) => self.outlet(side).queue_pong(payload),
@@ -175,6 +239,11 @@ where
         }
     }
 
+    const fn look_at_both(&mut self) {
+        self.client.is_due = true;
+        self.upstream.is_due = true;
+    }
+
     fn outlet(&mut self, side: Side) -> &mut Outlet {
         match side {
             Side::Client => &mut self.client.outlet,
@@ -182,23 +251,24 @@ where
         }
     }
 
-    /// Writes and flushes what both directions and the relay itself left behind.
-    fn drain(&mut self, cx: &mut Context<'_>, now: Instant) -> Turn {
-        let client = self.client.drain(cx, &mut self.session, now);
-        let upstream = self.upstream.drain(cx, &mut self.session, now);
-        if client == Turn::Continues || upstream == Turn::Continues {
-            Turn::Continues
-        } else {
-            Turn::Waits
+    /// Writes and flushes what the other direction and the relay itself left behind for one leg.
+    fn drain(&mut self, side: Side, cx: &mut Context<'_>, now: Instant) {
+        let drained = match side {
+            Side::Client => self.client.drain(cx, &mut self.session, now),
+            Side::Upstream => self.upstream.drain(cx, &mut self.session, now),
+        };
+        if drained == Turn::Continues {
+            self.look_at_both();
         }
     }
 
     /// Sets the timer. It is not moved for every frame: when it goes off too early, which the session
     /// does not mind, it is set anew.
     fn arm(&mut self, cx: &mut Context<'_>) {
-        let starved = self.is_starved.then(|| now() + STARVED_PAUSE);
+        let starved = self.is_starved().then(|| now() + STARVED_PAUSE);
         let deadlines = [self.session.poll_timeout(), starved];
         let Some(deadline) = deadlines.into_iter().flatten().min() else {
+            self.alarm = now() + LOOK_EVERY;
             return;
         };
         let deadline = tokio::time::Instant::from(deadline);
@@ -208,6 +278,7 @@ where
         if sleep.is_elapsed() || deadline < sleep.deadline() {
             sleep.as_mut().reset(deadline);
         }
+        self.alarm = sleep.deadline().into_std();
         if sleep.as_mut().poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
@@ -228,7 +299,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
             outlet: Outlet::new(side, Lease::new(budget.clone())),
             is_starved: false,
             is_crowded: false,
+            is_due: false,
         }
+    }
+
+    /// Whether something waits to be written, or to be told of what was.
+    fn is_busy(&self) -> bool {
+        self.is_crowded || self.outlet.is_busy()
     }
 
     fn side(&self) -> Side {
@@ -238,7 +315,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
     /// Reads once from this leg and passes on to the other one.
     fn turn<P: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
-        cx: &mut Context<'_>,
+        from: &mut Context<'_>,
+        to: &mut Context<'_>,
         scratch: &mut [u8],
         peer: &mut End<P>,
         session: &mut Session,
@@ -248,7 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
             return Turn::Waits;
         }
         if !self.inlet.deaf && peer.outlet.is_blocked() {
-            peer.drain(cx, session, now);
+            peer.drain(to, session, now);
         }
         let readable = self.readable(peer, session, now);
         if readable == 0 {
@@ -261,7 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
         }
         let held = self.inlet.restore(scratch);
         let room = (scratch.len() - held).min(readable);
-        let read = match self.read(cx, &mut scratch[held..held + room]) {
+        let read = match self.read(from, &mut scratch[held..held + room]) {
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(_)) => return self.lost(Lost::Broken, &mut peer.outlet, session, now),
             // What the peer sent before its connection broke has been read, so it may be given up.
@@ -275,7 +353,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
         }
         session.on_bytes(self.side(), read, now);
         let mut scene = Scene {
-            cx,
+            cx: to,
             session,
             exit: Exit {
                 io: &mut peer.io,
@@ -323,11 +401,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
     }
 
     fn read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
-        let early = &mut self.inlet.early;
-        if !early.is_empty() {
-            let taken = early.len().min(buffer.len());
-            buffer[..taken].copy_from_slice(&early.split_to(taken));
-            return Poll::Ready(Ok(taken));
+        match self.inlet.take_early(buffer) {
+            0 => {}
+            taken => return Poll::Ready(Ok(taken)),
         }
         let mut buffer = ReadBuf::new(buffer);
         let polled = Pin::new(&mut self.io).poll_read(cx, &mut buffer);

@@ -47,16 +47,22 @@ impl fmt::Debug for Ledger {
 
 #[derive(Debug, Default)]
 struct Totals {
-    usage: Usage,
-    transcription: Transcription,
-    responses: Responses,
-    errors: Errors,
+    /// Made when there is something to count: a session that only listens has none.
+    counted: Option<Box<Counted>>,
     incidents: Incidents,
-    rate_limits: Vec<RateLimit>,
     session_id: Option<String>,
     expires_at: Option<u64>,
     first_audio: Option<Duration>,
     uninspected: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    usage: Usage,
+    transcription: Transcription,
+    responses: Responses,
+    errors: Errors,
+    rate_limits: Vec<RateLimit>,
 }
 
 /// The events that are read, in GA and in preview names.
@@ -174,13 +180,14 @@ impl Ledger {
 
     pub(crate) fn into_summary(self, now: Instant) -> Summary {
         let totals = self.totals;
+        let counted = totals.counted.map(|boxed| *boxed).unwrap_or_default();
         Summary {
-            usage: totals.usage,
-            transcription: totals.transcription,
-            responses: totals.responses,
-            errors: totals.errors,
+            usage: counted.usage,
+            transcription: counted.transcription,
+            responses: counted.responses,
+            errors: counted.errors,
             incidents: totals.incidents.into_counts(),
-            rate_limits: totals.rate_limits,
+            rate_limits: counted.rate_limits,
             upstream_session_id: totals.session_id,
             upstream_expires_at: totals.expires_at,
             first_audio: totals.first_audio,
@@ -221,21 +228,22 @@ impl Totals {
                     self.incidents.count(&error.incident(kind));
                 }
                 let usage = response.usage.map(Usage::from);
-                self.usage.add(usage.unwrap_or_default());
+                self.counted().usage.add(usage.unwrap_or_default());
                 return Ok(usage);
             }
             ControlEvent::Error => {
                 let error = serde_json::from_slice::<ErrorEvent>(json)?
                     .error
                     .unwrap_or_default();
-                self.errors.count += 1;
                 self.incidents.count(&error.incident(IncidentKind::Error));
                 let code = error.code.or(error.kind);
-                self.errors.last_code = code.as_deref().map(word).or(self.errors.last_code.take());
+                let errors = &mut self.counted().errors;
+                errors.count += 1;
+                errors.last_code = code.as_deref().map(word).or(errors.last_code.take());
             }
             ControlEvent::RateLimits => {
                 let lines = serde_json::from_slice::<RateLimitsEvent>(json)?.rate_limits;
-                self.rate_limits = lines
+                self.counted().rate_limits = lines
                     .into_iter()
                     .take(RATE_LIMITS_MAX)
                     .map(Into::into)
@@ -243,10 +251,10 @@ impl Totals {
             }
             ControlEvent::TranscriptionCompleted => {
                 let usage = serde_json::from_slice::<TranscriptionEvent>(json)?.usage;
-                self.transcription.add(usage.unwrap_or_default());
+                self.counted().transcription.add(usage.unwrap_or_default());
             }
             ControlEvent::TranscriptionFailed => {
-                self.transcription.failed += 1;
+                self.counted().transcription.failed += 1;
                 let error = serde_json::from_slice::<ErrorEvent>(json)?
                     .error
                     .unwrap_or_default();
@@ -257,8 +265,12 @@ impl Totals {
         Ok(None)
     }
 
+    fn counted(&mut self) -> &mut Counted {
+        self.counted.get_or_insert_default()
+    }
+
     fn count_response(&mut self, status: Option<&str>) {
-        let responses = &mut self.responses;
+        let responses = &mut self.counted().responses;
         let counter = match status {
             Some("completed") => &mut responses.completed,
             Some("cancelled") => &mut responses.cancelled,

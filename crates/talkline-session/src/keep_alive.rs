@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 /// The keep-alive clock of one leg.
 #[derive(Debug)]
 pub(crate) struct KeepAlive {
-    interval: Option<Duration>,
-    timeout: Duration,
+    /// In milliseconds, which take less room than a [`Duration`]. Zero for no pings.
+    interval_ms: u32,
+    timeout_ms: u32,
     next_ping: Instant,
     /// When the last byte came.
     heard: Instant,
@@ -25,9 +26,12 @@ pub(crate) enum Alarm {
 
 impl KeepAlive {
     pub(crate) fn new(interval: Option<Duration>, timeout: Duration, now: Instant) -> Self {
+        // More than 49 days are as good as 49.
+        let milliseconds = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         Self {
-            interval,
-            timeout,
+            // A shorter one than a millisecond would be a busy loop, and is read as that.
+            interval_ms: interval.map_or(0, |interval| milliseconds(interval).max(1)),
+            timeout_ms: milliseconds(timeout),
             next_ping: now + interval.unwrap_or_default(),
             heard: now,
             unanswered_since: None,
@@ -38,12 +42,11 @@ impl KeepAlive {
     /// Pings earlier than the interval says, by up to a fifth of it: sessions that began together do not
     /// ping together. `luck` is any number, best a random one.
     pub(crate) fn jitter(&mut self, luck: u32) {
-        let Some(interval) = &mut self.interval else {
-            return;
-        };
-        let earlier = interval.mul_f64(f64::from(luck) / f64::from(u32::MAX) / 5.0);
-        *interval -= earlier;
-        self.next_ping -= earlier;
+        let fifth = u64::from(self.interval_ms / 5);
+        let earlier = fifth * u64::from(luck) / u64::from(u32::MAX);
+        // A fifth of a u32 is one.
+        self.interval_ms -= earlier as u32;
+        self.next_ping -= Duration::from_millis(earlier);
     }
 
     /// The peer showed that it lives.
@@ -78,7 +81,7 @@ impl KeepAlive {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.interval?;
+        self.interval()?;
         Some(
             self.dead_at()
                 .map_or(self.next_ping, |dead_at| dead_at.min(self.next_ping)),
@@ -87,7 +90,7 @@ impl KeepAlive {
 
     /// The alarm that is due; call again until there is none.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Alarm> {
-        let interval = self.interval?;
+        let interval = self.interval()?;
         if self.dead_at().is_some_and(|dead_at| dead_at <= now) {
             return Some(Alarm::Dead);
         }
@@ -99,17 +102,23 @@ impl KeepAlive {
         Some(Alarm::Ping)
     }
 
+    fn interval(&self) -> Option<Duration> {
+        let milliseconds = u64::from(self.interval_ms);
+        (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
+    }
+
     fn dead_at(&self) -> Option<Instant> {
         if self.paused {
             return None;
         }
         let since = self.unanswered_since?;
-        let interval = self.interval.unwrap_or_default();
-        let grace = match self.timeout.checked_sub(interval) {
-            Some(left) if !left.is_zero() => left,
-            _ => self.timeout,
+        let grace_ms = match self.timeout_ms.saturating_sub(self.interval_ms) {
+            0 => self.timeout_ms,
+            left => left,
         };
-        Some((since + grace).max(self.heard + self.timeout))
+        let grace = Duration::from_millis(grace_ms.into());
+        let timeout = Duration::from_millis(self.timeout_ms.into());
+        Some((since + grace).max(self.heard + timeout))
     }
 }
 

@@ -130,8 +130,11 @@ pub(crate) struct Stall {
 }
 
 impl Stall {
-    pub(crate) fn blocked(&mut self, now: Instant) {
+    /// Bytes wait; `true` when none did before.
+    pub(crate) fn blocked(&mut self, now: Instant) -> bool {
+        let begins = self.since.is_none();
         self.since.get_or_insert(now);
+        begins
     }
 
     pub(crate) fn progressed(&mut self, now: Instant) {
@@ -163,12 +166,14 @@ struct Mark {
 }
 
 impl Trickle {
-    /// A frame is incomplete; `bytes` were read from the leg so far.
-    pub(crate) fn pending(&mut self, bytes: u64, now: Instant) {
+    /// A frame is incomplete; `bytes` were read from the leg so far. `true` when none was before.
+    pub(crate) fn pending(&mut self, bytes: u64, now: Instant) -> bool {
+        let begins = self.since.is_none();
         match &mut self.since {
             Some(mark) if bytes.saturating_sub(mark.bytes) < PROGRESS_BYTES => {}
             since => *since = Some(Mark { at: now, bytes }),
         }
+        begins
     }
 
     pub(crate) const fn whole(&mut self) {

@@ -17,7 +17,7 @@ use crate::pace::{Allowance, Stall, Trickle};
 use crate::policy::Farewell;
 use crate::stalls::StallClock;
 use crate::summary::{End, EndKind, EndedBy, ResponseUsage, Summary, Traffic};
-use crate::timing::{Stopwatch, Timing};
+use crate::timing::{Cue, Stopwatch, Timing};
 
 /// Most pongs that wait for one side.
 pub const PONGS_MAX: usize = 16;
@@ -140,20 +140,19 @@ enum Phase {
     /// gets `reply` when the peer has answered, or at the deadline.
     Closing {
         closer: Side,
-        reply: Close,
+        reply: Box<Close>,
         reply_fixed: bool,
         deadline: Instant,
     },
     /// The upstream broke a rule. What the client owes it for what it sent before still goes there;
     /// at the deadline both are told.
     Failing {
-        reply: Close,
+        reply: Box<Close>,
         deadline: Instant,
     },
     /// The client is gone, or has said goodbye; the upstream is heard out.
     Parting {
-        last_event: &'static str,
-        quiet_max: Duration,
+        how: &'static Parting,
         quiet_until: Instant,
         deadline: Instant,
     },
@@ -166,16 +165,17 @@ enum Phase {
 
 /// One leg, as far as the session has to know it.
 #[derive(Debug)]
+#[repr(C)]
 struct Leg {
-    keep_alive: KeepAlive,
-    stall: Stall,
-    trickle: Trickle,
-    traffic: Traffic,
     /// No more frames are expected: a close frame, a violation or the end of the stream came.
     silent: bool,
     /// The stream is over.
     lost: bool,
     close_sent: Option<Option<u16>>,
+    traffic: Traffic,
+    trickle: Trickle,
+    keep_alive: KeepAlive,
+    stall: Stall,
 }
 
 /// How long each side was not read.
@@ -194,25 +194,30 @@ struct Instruments {
 }
 
 /// The rules of one relayed session; see the [crate documentation](crate).
+// In this order: what every frame needs stands in neighbouring cache lines, for thousands of sessions share the
+// caches.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Session {
-    /// Those of many sessions are the same.
-    limits: Arc<Limits>,
-    start: Instant,
-    phase: Phase,
-    client: Leg,
-    upstream: Leg,
     actions: VecDeque<Action>,
-    ledger: Ledger,
-    /// Made when somebody listens or a side stalls: a session is to stay small.
-    instruments: Option<Box<Instruments>>,
-    allowance: Allowance,
+    phase: Phase,
+    /// See [`Session::take_pressed`].
+    pressed: bool,
+    events_sent: u32,
+    guard: Option<Box<dyn Inspect>>,
     /// When the client last began a data frame.
     client_spoke: Instant,
-    guard: Option<Box<dyn Inspect>>,
+    allowance: Allowance,
+    client: Leg,
+    upstream: Leg,
+    /// Those of many sessions are the same.
+    limits: Arc<Limits>,
+    /// Made when somebody listens or a side stalls: a session is to stay small.
+    instruments: Option<Box<Instruments>>,
+    ledger: Ledger,
+    start: Instant,
     parting: Option<&'static Parting>,
     end: Option<End>,
-    events_sent: u32,
 }
 
 impl Session {
@@ -243,6 +248,7 @@ impl Session {
             parting: None,
             end: None,
             events_sent: 0,
+            pressed: true,
             limits,
         }
     }
@@ -328,7 +334,11 @@ impl Session {
     #[must_use]
     pub fn readable(&mut self, from: Side, now: Instant) -> usize {
         match from {
-            Side::Client if self.is_listening() => self.allowance.readable(now),
+            Side::Client if self.is_listening() => {
+                let bytes = self.allowance.readable(now);
+                self.pressed |= bytes == 0;
+                bytes
+            }
             Side::Client | Side::Upstream => usize::MAX,
         }
     }
@@ -336,7 +346,9 @@ impl Session {
     /// The bytes read so far end inside a frame.
     pub fn on_partial_frame(&mut self, from: Side, now: Instant) {
         let leg = self.leg(from);
-        leg.trickle.pending(leg.traffic.bytes, now);
+        if leg.trickle.pending(leg.traffic.bytes, now) {
+            self.pressed = true;
+        }
     }
 
     /// The bytes read so far end with a frame.
@@ -346,7 +358,9 @@ impl Session {
 
     /// Bytes wait for a side that takes none.
     pub fn on_write_blocked(&mut self, to: Side, now: Instant) {
-        self.leg(to).stall.blocked(now);
+        if self.leg(to).stall.blocked(now) {
+            self.pressed = true;
+        }
     }
 
     /// No bytes wait for a side any more.
@@ -356,6 +370,7 @@ impl Session {
 
     /// A ping that an [`Action::Ping`] asked for went out; its answer is due from here on.
     pub fn on_ping_sent(&mut self, to: Side, now: Instant) {
+        self.pressed = true;
         self.leg(to).keep_alive.pinged(now);
         if let Some(stopwatch) = self.stopwatch() {
             stopwatch.on_ping_sent(to, now);
@@ -396,6 +411,7 @@ impl Session {
 
     /// The caller stopped reading from a side, because the other one does not keep up.
     pub fn on_read_paused(&mut self, from: Side) {
+        self.pressed = true;
         let leg = self.leg(from);
         leg.keep_alive.pause();
         self.stalls(from).pause();
@@ -403,6 +419,7 @@ impl Session {
 
     /// The caller reads from a side again.
     pub fn on_read_resumed(&mut self, from: Side, now: Instant) {
+        self.pressed = true;
         let leg = self.leg(from);
         leg.keep_alive.resume(now);
         leg.trickle.excuse(now);
@@ -445,14 +462,16 @@ impl Session {
         traffic.frames += 1;
         let Some(message) = message else { return };
         traffic.messages += 1;
-        if let (Some(stopwatch), Some(name)) = (self.stopwatch(), message.event_type.name()) {
-            stopwatch.on_event(from, name, now);
+        if let Some(cue) = Cue::of(from, message.event_type)
+            && let Some(stopwatch) = self.stopwatch()
+        {
+            stopwatch.on_cue(cue, now);
         }
         if from == Side::Upstream && message.kind == MessageKind::Text {
             self.ledger.on_message(message.event_type, now);
         }
-        if let (Phase::Parting { last_event, .. }, Side::Upstream) = (&self.phase, from)
-            && message.event_type.name() == Some(last_event)
+        if let (Phase::Parting { how, .. }, Side::Upstream) = (&self.phase, from)
+            && message.event_type.name() == Some(how.last_event)
         {
             self.part(now);
         }
@@ -503,14 +522,14 @@ impl Session {
                 );
                 self.phase = Phase::Closing {
                     closer: Side::Client,
-                    reply: Close::new(code, violation.reason()),
+                    reply: Box::new(Close::new(code, violation.reason())),
                     reply_fixed: true,
                     deadline: now + self.limits.violation_grace,
                 };
             }
             (Phase::Open, Side::Upstream) => {
                 self.phase = Phase::Failing {
-                    reply: Close::new(code, violation.reason()),
+                    reply: Box::new(Close::new(code, violation.reason())),
                     deadline: now + self.limits.violation_grace,
                 };
             }
@@ -550,7 +569,7 @@ impl Session {
             // The one that closes does not wait for the answer. It is sent all the same, for one that
             // has only ended its writing side.
             (Phase::Closing { closer, reply, .. }, _) if *closer == from => {
-                let reply = reply.clone();
+                let reply = Close::clone(reply);
                 self.close(from, reply);
                 let linger = match from {
                     Side::Client => self.limits.gone_linger,
@@ -619,6 +638,13 @@ impl Session {
         }
     }
 
+    /// Whether anything since the last call may have made [`Self::poll_timeout`] earlier, or wants
+    /// [`Self::on_timeout`]. Before it has, and before the time that was last told, neither needs to be
+    /// called: both look at everything there is, and most frames change nothing about it.
+    pub fn take_pressed(&mut self) -> bool {
+        std::mem::take(&mut self.pressed) || !matches!(self.phase, Phase::Open)
+    }
+
     /// Time has passed; spurious calls are harmless.
     pub fn on_timeout(&mut self, now: Instant) {
         if let Some(stalls) = self.known_stalls() {
@@ -632,13 +658,8 @@ impl Session {
             Phase::Failing { deadline, .. } if *deadline <= now => self.finish_failing(now),
             Phase::Parting { deadline, .. } if *deadline <= now => self.part(now),
             Phase::Parting {
-                quiet_until,
-                quiet_max,
-                ..
-            } if *quiet_until <= now => {
-                let quiet_max = *quiet_max;
-                self.check_quiet(quiet_max, now);
-            }
+                how, quiet_until, ..
+            } if *quiet_until <= now => self.check_quiet(how.quiet_max, now),
             Phase::Open => self.check_open(now),
             Phase::Failing { .. }
             | Phase::Parting { .. }
@@ -779,7 +800,7 @@ impl Session {
                 let deadline = now + self.limits.close_wait;
                 self.phase = Phase::Closing {
                     closer: from,
-                    reply,
+                    reply: Box::new(reply),
                     reply_fixed: false,
                     deadline,
                 };
@@ -807,15 +828,14 @@ impl Session {
         self.end_by(now + self.limits.gone_linger);
     }
 
-    fn hear_out(&mut self, parting: &Parting, now: Instant) {
+    fn hear_out(&mut self, parting: &'static Parting, now: Instant) {
         if let Some(ask) = parting.ask {
             self.actions
                 .push_back(Action::Event(Side::Upstream, ask.to_owned()));
         }
         self.actions.push_back(Action::Shutdown(Side::Client));
         self.phase = Phase::Parting {
-            last_event: parting.last_event,
-            quiet_max: parting.quiet_max,
+            how: parting,
             quiet_until: now + parting.quiet_max,
             deadline: now + parting.wait_max,
         };
@@ -875,7 +895,7 @@ impl Session {
         };
         let reply = answer
             .filter(|_| !reply_fixed)
-            .unwrap_or_else(|| reply.clone());
+            .unwrap_or_else(|| Close::clone(reply));
         self.close(*closer, reply);
         self.end_by(now + self.limits.linger);
     }
@@ -885,7 +905,7 @@ impl Session {
         let Phase::Failing { reply, .. } = &self.phase else {
             return;
         };
-        let reply = reply.clone();
+        let reply = Close::clone(reply);
         self.close(Side::Upstream, reply);
         match self.client.close_sent {
             None => self.fail_client(UpstreamLoss::ProtocolViolation, now),

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use talkline_frame::EventType;
+
 use crate::Side;
 
 /// One measured time of a session.
@@ -34,6 +36,33 @@ pub(crate) struct Stopwatch {
     /// When the answer that is under way last sent audio.
     last_audio: Option<Instant>,
     cancelled: Option<Instant>,
+}
+
+/// A message whose moment counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cue {
+    SpeechStarted,
+    SpeechStopped,
+    Committed,
+    Audio,
+    /// The client cuts the answer short.
+    Cancelled,
+    ResponseDone,
+}
+
+impl Cue {
+    /// What a message of this type is; `None` for nearly all that a client sends.
+    pub(crate) fn of(from: Side, event_type: EventType<'_>) -> Option<Self> {
+        Some(match (from, event_type.name()?) {
+            (Side::Upstream, "input_audio_buffer.speech_started") => Self::SpeechStarted,
+            (Side::Upstream, "input_audio_buffer.speech_stopped") => Self::SpeechStopped,
+            (Side::Upstream, "input_audio_buffer.committed") => Self::Committed,
+            (Side::Upstream, "response.output_audio.delta" | "response.audio.delta") => Self::Audio,
+            (Side::Upstream, "response.done") => Self::ResponseDone,
+            (Side::Client, "response.cancel" | "output_audio_buffer.clear") => Self::Cancelled,
+            _ => return None,
+        })
+    }
 }
 
 impl Stopwatch {
@@ -65,32 +94,30 @@ impl Stopwatch {
         self.tell(Timing::Relayed(took));
     }
 
-    /// Sees the type of a message of either side.
-    pub(crate) fn on_event(&mut self, from: Side, name: &str, now: Instant) {
-        match (from, name) {
-            (Side::Upstream, "input_audio_buffer.speech_started") => {
+    pub(crate) fn on_cue(&mut self, cue: Cue, now: Instant) {
+        match cue {
+            Cue::SpeechStarted => {
                 self.speech_ended = None;
                 self.cancel(now);
             }
-            (Side::Client, "response.cancel" | "output_audio_buffer.clear") => self.cancel(now),
-            (Side::Upstream, "input_audio_buffer.speech_stopped") => self.speech_ended = Some(now),
-            (Side::Upstream, "input_audio_buffer.committed") => {
+            Cue::Cancelled => self.cancel(now),
+            Cue::SpeechStopped => self.speech_ended = Some(now),
+            Cue::Committed => {
                 self.speech_ended.get_or_insert(now);
             }
-            (Side::Upstream, "response.output_audio.delta" | "response.audio.delta") => {
+            Cue::Audio => {
                 self.last_audio = Some(now);
                 if let Some(ended) = self.speech_ended.take() {
                     self.tell(Timing::SpeechToAudio(now.saturating_duration_since(ended)));
                 }
             }
-            (Side::Upstream, "response.done") => {
+            Cue::ResponseDone => {
                 let last_audio = self.last_audio.take();
                 if let (Some(cancelled), Some(last)) = (self.cancelled.take(), last_audio) {
                     let silent_after = last.saturating_duration_since(cancelled);
                     self.tell(Timing::CancelToSilence(silent_after));
                 }
             }
-            _ => {}
         }
     }
 
@@ -139,7 +166,10 @@ mod tests {
             match *event {
                 "ping" => watch.on_ping_sent(*side, now),
                 "pong" => watch.on_pong(*side, now),
-                name => watch.on_event(*side, name, now),
+                name => {
+                    let cue = Cue::of(*side, EventType::Found(name));
+                    watch.on_cue(cue.expect(name), now);
+                }
             }
         }
         drop(watch);
