@@ -5,6 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use talkline_auth::{Client, Lease, Source, SourcePermit};
 use talkline_config::{Refusals, RouteMatch, UnknownModel};
 use talkline_dialect::{Ask, Diagnosis, REALTIME_SUBPROTOCOL};
@@ -30,17 +32,17 @@ use tracing::debug;
 
 use crate::{
     admit::{Admitted, Arrival, Peer, admit, check_route},
-    dial::{Answer, Upstream},
+    dial::{Answer, Phases, Upstream},
     endpoints::{self, Endpoint},
     handshake,
     head::{HeadError, Rewound, read_head},
-    limits::{self, Meter, Watched},
+    limits::{self, Meter, Notices, Watched},
     metrics::ActiveSession,
     places::Place,
     refusal::{HttpRefusal, problem},
-    report::{self, SessionLabels},
+    report::{self, DialTimes, SessionLabels},
     rules,
-    server::{Shared, farewell},
+    server::Shared,
     ui,
 };
 
@@ -51,10 +53,20 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that a refused client may still send before it is hung up on.
 const LINGER_BYTES_MAX: usize = 64 * 1024;
 
+/// What every session is told of. One channel for both, because each one that a session listens to costs it
+/// memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Notice {
+    pub(crate) lifecycle: Lifecycle,
+    /// How often this process has revoked something.
+    pub(crate) revocations: u64,
+}
+
 /// Where the service stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Lifecycle {
     /// New sessions are welcome.
+    #[default]
     Serving,
     /// Not ready; sessions run on.
     Draining,
@@ -87,7 +99,7 @@ struct Seat {
     /// `None` when there is no session to guard.
     setup: Option<Setup>,
     /// What was revoked before the lease was taken does not concern it.
-    revocations: watch::Receiver<u64>,
+    notices: Notices,
     _permit: Place,
 }
 
@@ -119,7 +131,7 @@ pub(crate) async fn serve<IO>(
     shared: Arc<Shared>,
     deadline: Instant,
     entry: Entry,
-    lifecycle: watch::Receiver<Lifecycle>,
+    lifecycle: watch::Receiver<Notice>,
 ) -> Option<Relayed>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -145,7 +157,7 @@ where
     let service = service_fn(|request| {
         let shared = Arc::clone(&shared);
         let slot = Arc::clone(&slot);
-        let state = *lifecycle.borrow();
+        let state = lifecycle.borrow().lifecycle;
         async move {
             let answered = respond(request, peer, &shared, state, &slot, deadline);
             Ok::<_, Infallible>(answered.await)
@@ -163,7 +175,7 @@ where
     let opening = lock(&slot).opening.take();
     drop(slot);
     match (served, opening) {
-        (Ok(()), Some(opening)) => open::<IO>(opening, shared, lifecycle).await,
+        (Ok(()), Some(opening)) => open::<IO>(opening, shared).await,
         (Ok(()), None) => None,
         (Err(error), _) => {
             debug!(%error, "a client connection failed before its session");
@@ -329,11 +341,11 @@ async fn upgrade(
     lock(slot).entry = None;
 
     let mut labels = SessionLabels::new(&client, &ask);
-    let revocations = shared.revocations.subscribe();
+    let notices = Notices::from_now_on(shared);
     let lease = limits::lease(&client, &labels.session, shared).await?;
     correlation
         .client_request_id
-        .get_or_insert_with(|| labels.session.clone());
+        .get_or_insert_with(|| labels.session.to_string());
     let outcome = match resolved {
         Ok(route) => dial(shared, &route, &ask, &correlation, &mut labels).await,
         Err(unknown) => Outcome::Refused(Box::new(unknown_model(&unknown))),
@@ -353,7 +365,7 @@ async fn upgrade(
             lease,
             policy,
             setup,
-            revocations,
+            notices,
             _permit: permit,
         },
     };
@@ -386,7 +398,7 @@ async fn dial(
     labels.routed(route);
     let started = Instant::now();
     let opened = shared.reach.open(route.upstream, ask, correlation).await;
-    labels.dialled = started.elapsed();
+    let dialled = started.elapsed();
     match opened {
         Ok((upstream, answer)) => {
             let Answer {
@@ -394,16 +406,17 @@ async fn dial(
                 region,
                 phases,
             } = answer;
-            labels.request_id = request_id;
-            labels.region = region;
-            labels.phases = phases;
-            shared.metrics.dialled(labels.dialled, &phases);
+            labels.request_id = request_id.map(Into::into);
+            labels.region = region.map(Into::into);
+            labels.times = DialTimes::new(dialled, &phases);
+            shared.metrics.dialled(dialled, &phases);
             Outcome::Open(upstream)
         }
         Err(diagnosis) => {
+            labels.times = DialTimes::new(dialled, &Phases::default());
             if let Some(answer) = &diagnosis.answer {
-                labels.request_id.clone_from(&answer.request_id);
-                labels.region.clone_from(&answer.region);
+                labels.request_id = answer.request_id.as_deref().map(Into::into);
+                labels.region = answer.region.as_deref().map(Into::into);
             }
             Outcome::Refused(diagnosis)
         }
@@ -432,11 +445,7 @@ fn switching_protocols(key: &str, ask: &Ask, labels: &SessionLabels) -> Response
 }
 
 /// What follows the 101: the session, or the reason why there is none.
-async fn open<IO>(
-    opening: Opening,
-    shared: Arc<Shared>,
-    lifecycle: watch::Receiver<Lifecycle>,
-) -> Option<Relayed>
+async fn open<IO>(opening: Opening, shared: Arc<Shared>) -> Option<Relayed>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -469,7 +478,6 @@ where
         labels,
         seat,
         shared,
-        lifecycle,
     };
     match outcome {
         Outcome::Open(Upstream::Plain(upstream)) => {
@@ -500,12 +508,11 @@ struct Opened {
     labels: SessionLabels,
     seat: Seat,
     shared: Arc<Shared>,
-    lifecycle: watch::Receiver<Lifecycle>,
 }
 
 /// What a session is held to while it runs, and what its end is told with.
 struct Held {
-    labels: Arc<SessionLabels>,
+    labels: SessionLabels,
     client: Client,
     lease: Lease,
     /// Of a client that has a budget.
@@ -527,18 +534,28 @@ impl Opened {
             labels,
             seat,
             shared,
-            mut lifecycle,
         } = self;
         let identity = seat.client.identity();
-        let meter = Meter::new(&identity.limits);
-        let labels = Arc::new(labels);
         let limits = limits::session(&shared.session_limits, &identity.limits);
+        let held = Arc::new(Held {
+            _active: shared.metrics.session_opened(labels.kind()),
+            labels,
+            meter: Meter::new(&identity.limits),
+            client: seat.client,
+            lease: seat.lease,
+            shared,
+            _permit: seat._permit,
+        });
+        let shared = &held.shared;
         let mut session = Session::new(limits, std::time::Instant::now())
             .with_jitter(luck())
-            .parting(labels.parting)
-            .on_incident(report::incidents(Arc::clone(&labels)))
+            .parting(held.labels.parting)
+            .on_incident({
+                let held = Arc::clone(&held);
+                move |incident| report::incident(&held.labels, incident)
+            })
             .on_timing(shared.metrics.timings());
-        if let Some(meter) = &meter {
+        if let Some(meter) = &held.meter {
             session = session.on_response(meter.observer());
         }
         if let Some(guard) = seat.setup.and_then(|setup| Guard::new(seat.policy, setup)) {
@@ -548,32 +565,42 @@ impl Opened {
             upstream_masking: masking,
             budget: Some(Arc::clone(&shared.budget)),
         };
-        let held = Arc::new(Held {
-            _active: shared.metrics.session_opened(labels.kind()),
-            labels,
-            client: seat.client,
-            lease: seat.lease,
-            meter,
-            shared,
-            _permit: seat._permit,
-        });
-        let revocations = seat.revocations;
+        let notices = seat.notices;
         let stop = Box::pin({
             let held = Arc::clone(&held);
-            async move {
-                tokio::select! {
-                    stop = limits::watch(held.watched(), revocations, &held.shared) => stop,
-                    // An error means that the service is being dropped, which ends this task as well.
-                    _ = lifecycle.wait_for(|state| *state == Lifecycle::Ending) => farewell(),
-                }
-            }
+            async move { limits::watch(held.watched(), notices, &held.shared).await }
         });
-        let relayed: Pin<Box<dyn Future<Output = Summary> + Send>> =
-            Box::pin(relay(client, upstream, session, options, stop));
-        Box::pin(async move {
-            // Nothing of this is kept across an `await`, where it would take room from the start.
-            held.end(relayed.await).await;
+        Box::pin(Life {
+            relayed: relay(client, upstream, session, options, stop),
+            held: Some(held),
+            end: None,
         })
+    }
+}
+
+pin_project! {
+    /// A session, and then what is told of it. By hand: an `async` block would keep room for the session
+    /// twice, or it would have to be boxed once more.
+    struct Life<R> {
+        #[pin]
+        relayed: R,
+        held: Option<Arc<Held>>,
+        end: Option<Relayed>,
+    }
+}
+
+impl<R: Future<Output = Summary>> Future for Life<R> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.held.is_some() {
+            let summary = ready!(this.relayed.poll(cx));
+            *this.end = this.held.take().map(|held| held.end(summary));
+        }
+        this.end
+            .as_mut()
+            .map_or(Poll::Ready(()), |end| end.as_mut().poll(cx))
     }
 }
 

@@ -17,7 +17,12 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{admit::unauthorised, refusal::HttpRefusal, server::Shared};
+use crate::{
+    admit::unauthorised,
+    connection::{Lifecycle, Notice},
+    refusal::HttpRefusal,
+    server::{Shared, farewell},
+};
 
 /// How often a store that others share is asked whether a session has been revoked.
 const REVOCATION_POLL: Duration = Duration::from_secs(1);
@@ -213,53 +218,84 @@ pub(crate) struct Watched<'a> {
     pub(crate) meter: Option<&'a Meter>,
 }
 
-/// Completes when the session has to end: its budget is used up, or somebody took it away. Renews
-/// the lease meanwhile.
+/// What a session is told of by the service.
+pub(crate) struct Notices {
+    channel: watch::Receiver<Notice>,
+    /// How often something had been revoked when the session last looked.
+    revocations: u64,
+}
+
+impl Notices {
+    /// Revocations from now on, and the end of the service at any time.
+    pub(crate) fn from_now_on(shared: &Shared) -> Self {
+        let channel = shared.notices.subscribe();
+        let revocations = channel.borrow().revocations;
+        Self {
+            channel,
+            revocations,
+        }
+    }
+
+    /// What there is to do now, if anything.
+    fn look(&mut self) -> Option<Cause> {
+        let notice = *self.channel.borrow_and_update();
+        if notice.lifecycle == Lifecycle::Ending {
+            return Some(Cause::ServiceEnds);
+        }
+        let known = std::mem::replace(&mut self.revocations, notice.revocations);
+        (known != notice.revocations).then_some(Cause::Ask)
+    }
+
+    async fn changed(&mut self) {
+        // The other end lives as long as the service, which ends this task as well.
+        if self.channel.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// Completes when the session has to end: the service ends, its budget is used up, or somebody took it
+/// away. Renews the lease meanwhile.
 ///
 /// # Cancel safety
 ///
 /// Nothing is lost but a renewal.
-pub(crate) async fn watch(
-    watched: Watched<'_>,
-    mut revocations: watch::Receiver<u64>,
-    shared: &Shared,
-) -> Stop {
+pub(crate) async fn watch(watched: Watched<'_>, mut notices: Notices, shared: &Shared) -> Stop {
     let Watched {
         client,
         lease,
         meter,
     } = watched;
-    let name = &client.identity().name;
-    let who = SessionRef {
-        client: name,
-        session: lease.session(),
-        token: client.token_id(),
-    };
-    // A store of this process alone changes by this process alone, which says so.
-    let mut poll = Every::new(lease.renew_every().map(|_| REVOCATION_POLL));
-    let mut renewal = Every::new(lease.renew_every());
+    let mut clocks = Clocks::of(lease);
     loop {
-        let cause = tokio::select! {
-            () = spent(meter) => Cause::Spent,
-            // The other end lives as long as the service.
-            changed = revocations.changed() => match changed {
-                Ok(()) => Cause::Ask,
-                Err(_) => Cause::Nothing,
-            },
-            () = poll.tick() => Cause::Ask,
-            () = renewal.tick() => Cause::Renew,
+        // What is done seldom, or by few, keeps no room in every session.
+        let cause = match notices.look() {
+            Some(cause) => cause,
+            None if clocks.is_none() && meter.is_none() => {
+                notices.changed().await;
+                continue;
+            }
+            None => Box::pin(next(meter, clocks.as_deref_mut(), &mut notices)).await,
         };
-        // What is done seldom keeps no room in every session.
+        let name = &client.identity().name;
         let stop = match (cause, meter) {
+            (Cause::ServiceEnds, _) => Some(farewell()),
             (Cause::Spent, Some(meter)) => {
                 Box::pin(meter.settle(name, shared)).await.map(over_budget)
             }
-            (Cause::Ask, _) => Box::pin(is_revoked(who, shared)).await.then(revoked),
+            (Cause::Ask, _) => {
+                let who = SessionRef {
+                    client: name,
+                    session: lease.session(),
+                    token: client.token_id(),
+                };
+                Box::pin(is_revoked(who, shared)).await.then(revoked)
+            }
             (Cause::Renew, _) => {
                 Box::pin(renew(lease, shared)).await;
                 None
             }
-            (Cause::Spent | Cause::Nothing, _) => None,
+            (Cause::Spent | Cause::Notice, _) => None,
         };
         if let Some(stop) = stop {
             return stop;
@@ -267,15 +303,26 @@ pub(crate) async fn watch(
     }
 }
 
+async fn next(meter: Option<&Meter>, clocks: Option<&mut Clocks>, notices: &mut Notices) -> Cause {
+    tokio::select! {
+        () = spent(meter) => Cause::Spent,
+        () = notices.changed() => Cause::Notice,
+        cause = tick(clocks) => cause,
+    }
+}
+
 /// Why a session's limits are looked at.
 enum Cause {
+    /// The grace of a service that shuts down is over.
+    ServiceEnds,
     /// A response was paid for.
     Spent,
     /// Somebody may have been revoked.
     Ask,
     /// The place wants to be kept.
     Renew,
-    Nothing,
+    /// The service says something.
+    Notice,
 }
 
 async fn spent(meter: Option<&Meter>) {
@@ -302,21 +349,31 @@ async fn renew(lease: &Lease, shared: &Shared) {
     }
 }
 
-/// A clock that ticks, or none: a timer costs memory that most sessions have no use for.
-struct Every(Option<Interval>);
+/// What a store that others share is asked and told again and again. One of this process alone changes by
+/// this process alone, which says so.
+struct Clocks {
+    poll: Interval,
+    renewal: Interval,
+}
 
-impl Every {
-    fn new(period: Option<Duration>) -> Self {
-        Self(period.map(|period| interval_at(Instant::now() + period, period)))
+impl Clocks {
+    fn of(lease: &Lease) -> Option<Box<Self>> {
+        let every = |period| interval_at(Instant::now() + period, period);
+        let renewal = lease.renew_every()?;
+        Some(Box::new(Self {
+            poll: every(REVOCATION_POLL),
+            renewal: every(renewal),
+        }))
     }
+}
 
-    async fn tick(&mut self) {
-        match &mut self.0 {
-            Some(interval) => {
-                interval.tick().await;
-            }
-            None => std::future::pending().await,
-        }
+async fn tick(clocks: Option<&mut Clocks>) -> Cause {
+    let Some(Clocks { poll, renewal }) = clocks else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = poll.tick() => Cause::Ask,
+        _ = renewal.tick() => Cause::Renew,
     }
 }
 

@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::info;
 
 use crate::{
+    connection::Notice,
     metrics::Metrics,
     overload::Pressure,
     places::Places,
@@ -39,8 +40,7 @@ pub(crate) struct Carried {
     pub(crate) pressure: Pressure,
     /// What clients have used up, and what was revoked. The first configuration chooses it.
     store: Arc<OnceLock<Arc<dyn LimitStore>>>,
-    /// Counts what this process has revoked.
-    pub(crate) revocations: watch::Sender<u64>,
+    pub(crate) notices: watch::Sender<Notice>,
     /// Memory for bytes that wait, of all sessions together.
     pub(crate) budget: Arc<Budget>,
     metrics: OnceLock<Metrics>,
@@ -58,7 +58,7 @@ impl Carried {
             handshakes: Places::default(),
             pressure: Pressure::new(),
             store: Arc::default(),
-            revocations: watch::Sender::new(0),
+            notices: watch::Sender::new(Notice::default()),
             budget: Budget::new(0),
             metrics: OnceLock::new(),
             ring_seed,

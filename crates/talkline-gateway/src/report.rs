@@ -65,22 +65,49 @@ const WORD_CHARS_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct SessionLabels {
     /// The relay's id of the session, also sent upstream and to the client.
-    pub(crate) session: String,
+    pub(crate) session: Box<str>,
     client: Arc<ClientIdentity>,
-    alias: String,
+    alias: Box<str>,
     dialect: &'static str,
     intent: &'static str,
     route: Option<Route>,
     /// The upstream's id of the handshake.
-    pub(crate) request_id: Option<String>,
+    pub(crate) request_id: Option<Box<str>>,
     /// The region that answered.
-    pub(crate) region: Option<String>,
+    pub(crate) region: Option<Box<str>>,
     /// How its upstream is left.
     pub(crate) parting: Option<&'static Parting>,
-    /// Time from the start of DNS to the upstream's answer.
-    pub(crate) dialled: Duration,
-    /// Parts of it, when the upstream answered with 101.
-    pub(crate) phases: Phases,
+    /// How long it took to reach the upstream.
+    pub(crate) times: DialTimes,
+}
+
+/// Time from the start of DNS to the upstream's answer, and parts of it when that was 101. In microseconds,
+/// because a session keeps them until its end and a [`Duration`] takes four times as much.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DialTimes {
+    total: u32,
+    dns: u32,
+    tcp: u32,
+    tls: u32,
+    upgrade: u32,
+}
+
+impl DialTimes {
+    pub(crate) fn new(total: Duration, phases: &Phases) -> Self {
+        // More than an hour is as good as an hour; every phase has a deadline.
+        let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        Self {
+            total: micros(total),
+            dns: micros(phases.dns),
+            tcp: micros(phases.tcp),
+            tls: micros(phases.tls),
+            upgrade: micros(phases.upgrade),
+        }
+    }
+
+    fn total(self) -> Duration {
+        Duration::from_micros(self.total.into())
+    }
 }
 
 /// Where a session leads.
@@ -104,9 +131,9 @@ static TRANSCRIPTION_PARTING: Parting = Parting {
 impl SessionLabels {
     pub(crate) fn new(client: &Client, ask: &Ask) -> Self {
         Self {
-            session: new_session_id(),
+            session: new_session_id().into(),
             client: Arc::clone(client.identity()),
-            alias: ask.alias.clone().unwrap_or_default(),
+            alias: ask.alias.as_deref().unwrap_or_default().into(),
             dialect: match ask.dialect {
                 ClientDialect::Ga => "ga",
                 ClientDialect::Beta => "beta",
@@ -122,8 +149,7 @@ impl SessionLabels {
                 Intent::Conversation => None,
                 Intent::Transcription => Some(&TRANSCRIPTION_PARTING),
             },
-            dialled: Duration::ZERO,
-            phases: Phases::default(),
+            times: DialTimes::default(),
         }
     }
 
@@ -168,7 +194,7 @@ impl SessionLabels {
             outcome,
             error: None,
             close_code: None,
-            dialled: self.dialled,
+            dialled: self.times.total(),
             duration: Duration::ZERO,
             first_audio: None,
             usage: None,
@@ -238,11 +264,11 @@ pub(crate) fn session_ended(
         close_code = end.code,
         close_reason = end.reason,
         duration_ms = millis(summary.duration),
-        dial_ms = millis(labels.dialled),
-        dns_ms = millis(labels.phases.dns),
-        tcp_ms = millis(labels.phases.tcp),
-        tls_ms = millis(labels.phases.tls),
-        upgrade_ms = millis(labels.phases.upgrade),
+        dial_ms = labels.times.total / 1000,
+        dns_ms = labels.times.dns / 1000,
+        tcp_ms = labels.times.tcp / 1000,
+        tls_ms = labels.times.tls / 1000,
+        upgrade_ms = labels.times.upgrade / 1000,
         first_audio_ms = summary.first_audio.map(millis),
         client_frames = client_to_upstream.frames,
         client_bytes = client_to_upstream.bytes,
@@ -312,30 +338,28 @@ fn incident_counts(summary: &Summary) -> Option<String> {
 /// Logs the failures that the upstream reports in a session, when each is met for the first time.
 ///
 /// The upstream's message may quote the client, so it is for DEBUG only.
-pub(crate) fn incidents(labels: Arc<SessionLabels>) -> impl FnMut(&Incident<'_>) + Send + 'static {
-    move |incident| {
-        let session = &labels.session;
-        let diagnosis = Diagnosis::in_session(incident, labels.kind());
-        let message = incident.message;
-        debug!(session, message, "the upstream reported a failure");
-        if diagnosis.code == "session_out_of_turn" {
-            // A race between client and model, which every conversation with interruptions has.
-            return;
-        }
-        warn!(
-            session,
-            deployment = labels.deployment(),
-            code = diagnosis.code,
-            blame = diagnosis.blame.as_str(),
-            permanence = diagnosis.permanence.as_str(),
-            event = incident.kind.as_str(),
-            upstream_code = word(incident.code),
-            upstream_param = word(incident.param),
-            summary = diagnosis.summary,
-            next_step = diagnosis.next_step,
-            "session impaired"
-        );
+pub(crate) fn incident(labels: &SessionLabels, incident: &Incident<'_>) {
+    let session = &labels.session;
+    let diagnosis = Diagnosis::in_session(incident, labels.kind());
+    let message = incident.message;
+    debug!(session, message, "the upstream reported a failure");
+    if diagnosis.code == "session_out_of_turn" {
+        // A race between client and model, which every conversation with interruptions has.
+        return;
     }
+    warn!(
+        session,
+        deployment = labels.deployment(),
+        code = diagnosis.code,
+        blame = diagnosis.blame.as_str(),
+        permanence = diagnosis.permanence.as_str(),
+        event = incident.kind.as_str(),
+        upstream_code = word(incident.code),
+        upstream_param = word(incident.param),
+        summary = diagnosis.summary,
+        next_step = diagnosis.next_step,
+        "session impaired"
+    );
 }
 
 /// A word of the upstream's, fit for a log line.
@@ -385,7 +409,7 @@ pub(crate) fn session_refused(
         upstream_message = answer.and_then(|answer| answer.message.as_deref()),
         request_id = labels.request_id.as_deref(),
         region = labels.region.as_deref(),
-        dial_ms = millis(labels.dialled),
+        dial_ms = labels.times.total / 1000,
         summary = diagnosis.summary,
         next_step = diagnosis.next_step,
         "session refused"

@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     admit::{Gate, GateParts, Names, OriginPolicy, Peer},
-    connection::{self, Entry, Lifecycle},
+    connection::{self, Entry, Lifecycle, Notice},
     dial::{DialTimeouts, Dialer, ResolveOverride},
     endpoints::admin::{self, Admin},
     head::HeadLimits,
@@ -99,7 +99,7 @@ pub(crate) struct Shared {
     pub(crate) sources: SourcePermits,
     pub(crate) store: Arc<dyn LimitStore>,
     /// Counts what this process has revoked, so that its sessions look whether they are meant.
-    pub(crate) revocations: watch::Sender<u64>,
+    pub(crate) notices: watch::Sender<Notice>,
     pub(crate) transport: Transport,
     pub(crate) policies: Policies,
     pub(crate) routes: Routes,
@@ -247,7 +247,7 @@ impl Snapshot {
             gate,
             sources: SourcePermits::new(per_source),
             store: carried.store(options.limit_store),
-            revocations: carried.revocations.clone(),
+            notices: carried.notices.clone(),
             transport: config.transport,
             policies: config.policies,
             ui: config.ui,
@@ -345,7 +345,8 @@ impl Gateway {
     /// Dropping the future ends every session without a close frame.
     pub async fn serve(mut self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         self.live.now().start_background();
-        let (lifecycle, watched) = watch::channel(Lifecycle::Serving);
+        let notices = self.live.carried.notices.clone();
+        let watched = notices.subscribe();
         let mut connections = JoinSet::new();
         let mut operators = JoinSet::new();
         if let Some((listener, admin)) = self.admin.take() {
@@ -377,7 +378,7 @@ impl Gateway {
         }
         drop(listener);
         self.live.now().shared.metrics.draining();
-        self.drain(connections, lifecycle).await;
+        self.drain(connections, &notices).await;
         operators.shutdown().await;
         self.live.stop();
         watching.shutdown().await;
@@ -388,7 +389,7 @@ impl Gateway {
         connections: &mut JoinSet<()>,
         stream: TcpStream,
         peer: SocketAddr,
-        lifecycle: watch::Receiver<Lifecycle>,
+        notices: watch::Receiver<Notice>,
     ) {
         let now = self.live.now();
         let shared = Arc::clone(&now.shared);
@@ -421,11 +422,11 @@ impl Gateway {
                 return None;
             }
             match tls {
-                None => connection::serve(stream, shared, deadline, entry, lifecycle).await,
+                None => connection::serve(stream, shared, deadline, entry, notices).await,
                 Some(tls) => match timeout_at(deadline, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let stream = Box::new(stream);
-                        connection::serve(stream, shared, deadline, entry, lifecycle).await
+                        connection::serve(stream, shared, deadline, entry, notices).await
                     }
                     Ok(Err(error)) => {
                         debug!(%error, "TLS handshake with a client failed");
@@ -446,16 +447,16 @@ impl Gateway {
         });
     }
 
-    async fn drain(&self, mut connections: JoinSet<()>, lifecycle: watch::Sender<Lifecycle>) {
+    async fn drain(&self, mut connections: JoinSet<()>, notices: &watch::Sender<Notice>) {
         if connections.is_empty() {
             return;
         }
         let grace = self.live.now().drain_grace;
         info!(sessions = connections.len(), ?grace, "draining");
-        lifecycle.send_replace(Lifecycle::Draining);
+        notices.send_modify(|notice| notice.lifecycle = Lifecycle::Draining);
         let grace_over = Instant::now() + grace;
         join_until(&mut connections, grace_over).await;
-        lifecycle.send_replace(Lifecycle::Ending);
+        notices.send_modify(|notice| notice.lifecycle = Lifecycle::Ending);
         join_until(&mut connections, Instant::now() + FAREWELL).await;
         if !connections.is_empty() {
             warn!(

@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 use super::{body, json};
 use crate::{
     admit::{fields, is_loopback_name, too_many_failures},
-    connection::{self, Lifecycle},
+    connection::{self, Lifecycle, Notice},
     head::{HeadError, Rewound, read_head},
     metrics,
     refusal::HttpRefusal,
@@ -81,15 +81,15 @@ pub(crate) async fn serve(
     listener: TcpListener,
     admin: Arc<Admin>,
     live: Arc<Live>,
-    lifecycle: watch::Receiver<Lifecycle>,
+    notices: watch::Receiver<Notice>,
 ) {
-    let mut ending = lifecycle.clone();
+    let mut ending = notices.clone();
     let room = Arc::new(Semaphore::new(REQUESTS_MAX));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             biased;
-            () = async { drop(ending.wait_for(|state| *state == Lifecycle::Ending).await) } => break,
+            () = async { drop(ending.wait_for(|notice| notice.lifecycle == Lifecycle::Ending).await) } => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
@@ -98,7 +98,7 @@ pub(crate) async fn serve(
                         continue;
                     };
                     let (admin, shared) = (Arc::clone(&admin), Arc::clone(&live.now().shared));
-                    let lifecycle = *lifecycle.borrow();
+                    let lifecycle = notices.borrow().lifecycle;
                     connections.spawn(async move {
                         let answered = answer_one(stream, peer, &admin, &shared, lifecycle);
                         if timeout(REQUEST_TIME_MAX, answered).await.is_err() {
@@ -273,7 +273,7 @@ async fn revoke(
         Revocation::Client(name) => ("client", name.clone()),
     };
     info!(kind, id, seconds = time.as_secs(), "access revoked");
-    shared.revocations.send_modify(|count| *count += 1);
+    shared.notices.send_modify(|notice| notice.revocations += 1);
     Ok(json(
         StatusCode::OK,
         &json!({"revoked": {kind: id}, "seconds": time.as_secs()}),

@@ -15,7 +15,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{AcceptFailures, FAREWELL, Gateway, admin, report};
-use crate::connection::Lifecycle;
+use crate::connection::{Lifecycle, Notice};
 
 /// Connections that wait in the kernel for a thread to accept them.
 const BACKLOG: u32 = 1024;
@@ -64,7 +64,8 @@ impl Gateway {
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         self.live.now().start_background();
-        let (lifecycle, watched) = watch::channel(Lifecycle::Serving);
+        let notices = self.live.carried.notices.clone();
+        let watched = notices.subscribe();
         // Dropped with this future, which cuts off what is left.
         let (cut, is_cut) = watch::channel(());
         let mut operators = JoinSet::new();
@@ -84,7 +85,7 @@ impl Gateway {
         for (number, (listener, runtime)) in listeners.into_iter().zip(runtimes).enumerate() {
             let accepting = Accepting {
                 gateway: Arc::clone(&gateway),
-                lifecycle: watched.clone(),
+                notices: watched.clone(),
                 is_cut: is_cut.clone(),
             };
             threads.push(start(number, runtime, listener, accepting)?);
@@ -96,10 +97,10 @@ impl Gateway {
             info!(sessions, ?grace, "draining");
         }
         gateway.live.now().shared.metrics.draining();
-        lifecycle.send_replace(Lifecycle::Draining);
+        notices.send_modify(|notice| notice.lifecycle = Lifecycle::Draining);
         let grace_over = Instant::now() + grace;
         if !all_ended(&mut threads, grace_over).await {
-            lifecycle.send_replace(Lifecycle::Ending);
+            notices.send_modify(|notice| notice.lifecycle = Lifecycle::Ending);
             if !all_ended(&mut threads, Instant::now() + FAREWELL).await {
                 let sessions = gateway.live.carried.sessions.taken();
                 warn!(sessions, "sessions were cut off at the end of the grace");
@@ -120,7 +121,7 @@ impl Gateway {
 /// What one thread needs to accept connections and to know when to stop.
 struct Accepting {
     gateway: Arc<Gateway>,
-    lifecycle: watch::Receiver<Lifecycle>,
+    notices: watch::Receiver<Notice>,
     is_cut: watch::Receiver<()>,
 }
 
@@ -150,7 +151,7 @@ fn runtime() -> io::Result<Runtime> {
 async fn accept(listener: std::net::TcpListener, accepting: Accepting) {
     let Accepting {
         gateway,
-        lifecycle,
+        notices,
         mut is_cut,
     } = accepting;
     let listener = match TcpListener::from_std(listener) {
@@ -159,18 +160,18 @@ async fn accept(listener: std::net::TcpListener, accepting: Accepting) {
     };
     let mut connections = JoinSet::new();
     let mut failures = AcceptFailures::default();
-    let mut state = lifecycle.clone();
+    let mut state = notices.clone();
     loop {
         tokio::select! {
             biased;
-            _ = state.wait_for(|state| *state != Lifecycle::Serving) => break,
+            _ = state.wait_for(|state| state.lifecycle != Lifecycle::Serving) => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
             () = failures.pause() => {}
             accepted = listener.accept(), if !failures.pausing() => match accepted {
                 Ok((stream, peer)) => {
                     failures.over();
                     debug!(%peer, "connection accepted");
-                    gateway.start(&mut connections, stream, peer, lifecycle.clone());
+                    gateway.start(&mut connections, stream, peer, notices.clone());
                 }
                 Err(error) => failures.another(&error),
             },
