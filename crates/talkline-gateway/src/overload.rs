@@ -2,7 +2,7 @@
 //! being served.
 //!
 //! Two budgets are not the relay's own: file descriptors (`RLIMIT_NOFILE`) and memory (the limit of its control
-//! group, or one that was set). Who comes when nine tenths of one are used is turned away; the last tenth is for the
+//! group, or one that was set). Who comes when one of them is nearly used up is turned away; what is left is for the
 //! sessions that there are.
 
 use std::{
@@ -20,9 +20,11 @@ use tracing::{info, warn};
 
 /// How often the process looks at itself.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// Share of a budget that newcomers may use.
-const NUMERATOR: u64 = 9;
-const DENOMINATOR: u64 = 10;
+/// A budget's share that newcomers do not get.
+const RESERVE: u64 = 10;
+/// Most descriptors that they do not get: those of sessions are counted one by one, and look-ups of names, requests
+/// for tokens and operators take no more than that.
+const RESERVED_DESCRIPTORS_MAX: u64 = 100;
 /// Descriptors of a session: one socket to each side.
 const DESCRIPTORS_PER_SESSION: u64 = 2;
 
@@ -104,7 +106,7 @@ impl Pressure {
             ticks.tick().await;
             let descriptors_of_sessions = sessions();
             let looker = self.clone();
-            // Listing some ten thousand descriptors takes milliseconds.
+            // Where the descriptors have to be listed, ten thousand of them take milliseconds.
             let looked =
                 tokio::task::spawn_blocking(move || looker.look(descriptors_of_sessions)).await;
             if let Err(error) = looked {
@@ -117,7 +119,7 @@ impl Pressure {
     fn look(&self, sessions: u64) {
         let state = &self.0;
         let read = |name: &str| fs::read_to_string(state.process.join(name)).unwrap_or_default();
-        let open = count(&state.process.join("fd")).unwrap_or_default();
+        let open = open_files(&state.process.join("fd")).unwrap_or_default();
         let others = open.saturating_sub(sessions * DESCRIPTORS_PER_SESSION);
         let store = |to: &AtomicU64, value: Option<u64>| {
             to.store(value.unwrap_or_default(), Ordering::Relaxed);
@@ -129,7 +131,7 @@ impl Pressure {
         store(&state.group_bytes_max, group_max);
     }
 
-    /// The budget of which nine tenths are used, if there is one. Says so in the log when that changes.
+    /// The budget that is nearly used up, if there is one. Says so in the log when that changes.
     pub(crate) fn exceeded(&self, load: Load) -> Option<Budget> {
         let exceeded = self.judge(load);
         let now = exceeded.map_or(0, |budget| budget as u8);
@@ -138,7 +140,7 @@ impl Pressure {
                 Some(budget) => warn!(
                     budget = budget.as_str(),
                     sessions = load.sessions,
-                    "nine tenths of a budget are used; new sessions are turned away"
+                    "a budget is nearly used up; new sessions are turned away"
                 ),
                 None => info!(
                     sessions = load.sessions,
@@ -153,23 +155,35 @@ impl Pressure {
         let state = &self.0;
         let of = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let descriptors = of(&state.other_descriptors) + load.descriptors();
-        if is_used_up(descriptors, of(&state.descriptors_max)) {
+        let descriptors_max = of(&state.descriptors_max);
+        let reserve = (descriptors_max / RESERVE).min(RESERVED_DESCRIPTORS_MAX);
+        if is_used_up(descriptors, descriptors_max, reserve) {
             return Some(Budget::Descriptors);
         }
         let memory_max = match load.memory_bytes_max {
             0 => of(&state.group_bytes_max),
             configured => configured,
         };
-        is_used_up(of(&state.resident_bytes), memory_max).then_some(Budget::Memory)
+        let reserve = memory_max / RESERVE;
+        is_used_up(of(&state.resident_bytes), memory_max, reserve).then_some(Budget::Memory)
     }
 }
 
-/// Whether newcomers have used up their share of a budget; one that is not known is endless.
-fn is_used_up(used: u64, max: u64) -> bool {
-    max > 0 && used >= (max / DENOMINATOR * NUMERATOR).max(1)
+/// Whether a budget is used up but for the reserve; one that is not known is endless.
+fn is_used_up(used: u64, max: u64, reserve: u64) -> bool {
+    max > 0 && used >= (max - reserve).max(1)
 }
 
-fn count(folder: &Path) -> io::Result<u64> {
+/// How many entries `/proc/<pid>/fd` has.
+fn open_files(folder: &Path) -> io::Result<u64> {
+    // Since Linux 6.2 its size says so (proc_pid_fd(5)). Before, its size is zero; other file systems mean
+    // something else by it.
+    #[cfg(target_os = "linux")]
+    if let size @ 1.. = fs::metadata(folder)?.len()
+        && rustix::fs::statfs(folder)?.f_type == rustix::fs::PROC_SUPER_MAGIC
+    {
+        return Ok(size);
+    }
     Ok(fs::read_dir(folder)?.count() as u64)
 }
 
@@ -275,6 +289,29 @@ mod tests {
         pressure.look(5);
         assert_eq!(pressure.exceeded(load(39, 0)), None);
         assert_eq!(pressure.exceeded(load(40, 0)), Some(Budget::Descriptors));
+    }
+
+    #[test]
+    fn of_many_descriptors_a_hundred_are_kept() {
+        let fake = Fake::new(0, "20000", 0);
+        let pressure = fake.pressure();
+        assert_eq!(pressure.exceeded(load(9_940, 9)), None);
+        assert_eq!(
+            pressure.exceeded(load(9_940, 10)),
+            Some(Budget::Descriptors)
+        );
+    }
+
+    #[test]
+    fn the_size_of_the_folder_is_the_number_of_descriptors() {
+        let folder = Path::new("/proc/self/fd");
+        // Other tests of this process open files meanwhile.
+        let agrees = (0..1000).any(|_| {
+            let listed = fs::read_dir(folder).unwrap().count() as u64;
+            // The listing holds one of its own.
+            open_files(folder).unwrap().abs_diff(listed) <= 1
+        });
+        assert!(agrees);
     }
 
     #[test]
