@@ -40,6 +40,12 @@ use crate::{
     exit::Exit,
 };
 
+/// Gives the memory of sessions that have ended back to the system, which the C library's allocator keeps: its
+/// pages stay in use as long as one small piece of them does.
+#[cfg(not(target_env = "msvc"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
