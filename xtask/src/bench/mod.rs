@@ -26,7 +26,7 @@ use crate::workspace::Workspace;
 
 pub(crate) use self::instructions::run as instructions;
 
-const USAGE: &str = "usage: cargo xtask bench [--quick] [--write] [--only SCENARIO]… [--repetitions N] [--binary TALKLINE]\n\
+const USAGE: &str = "usage: cargo xtask bench [--quick] [--write] [--only SCENARIO]… [--peer PEER]… [--repetitions N] [--binary TALKLINE]\n\
      or: cargo xtask bench --instructions";
 /// Where `--write` puts the table.
 const PAGE: &str = "docs/operations/performance.md";
@@ -39,6 +39,8 @@ struct Asked {
     is_quick: bool,
     writes: bool,
     only: Vec<String>,
+    /// Nobody else takes part; empty for everybody.
+    peers: Vec<Peer>,
     repetitions: usize,
     /// Measured in the place of the one that is built from here.
     binary: Option<PathBuf>,
@@ -50,6 +52,7 @@ impl Asked {
             is_quick: false,
             writes: false,
             only: Vec::new(),
+            peers: Vec::new(),
             repetitions: 0,
             binary: None,
         };
@@ -61,6 +64,9 @@ impl Asked {
                 "--only" => asked
                     .only
                     .push((*arguments.next().context(USAGE)?).to_owned()),
+                "--peer" => asked
+                    .peers
+                    .push(Peer::parse(arguments.next().context(USAGE)?)?),
                 "--binary" => {
                     asked.binary = Some(fs::canonicalize(arguments.next().context(USAGE)?)?);
                 }
@@ -81,6 +87,10 @@ impl Asked {
             }
         }
         Ok(asked)
+    }
+
+    fn wants_peer(&self, peer: Peer) -> bool {
+        self.peers.is_empty() || self.peers.contains(&peer)
     }
 
     fn wants(&self, scenario: &Scenario) -> bool {
@@ -118,6 +128,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
                 continue;
             }
             let mut peers: Vec<Peer> = tools.present(scenario.peers);
+            peers.retain(|&peer| asked.wants_peer(peer));
             // Nobody is always the first after a pause.
             let shift = repetition % peers.len().max(1);
             peers.rotate_left(shift);
@@ -283,6 +294,11 @@ mod tests {
             (asked.only.len(), asked.repetitions, asked.writes),
             (1, 7, true)
         );
+        assert!(asked.wants_peer(Peer::Nginx));
+        let asked = Asked::parse(&["--peer", "talkline", "--peer", "haproxy tcp"]).unwrap();
+        assert_eq!(asked.peers, [Peer::Talkline, Peer::HaproxyTcp]);
+        assert!(!asked.wants_peer(Peer::Nginx));
+        let asked = Asked::parse(&["--only", "burst-500"]).unwrap();
         let wanted = SCENARIOS
             .iter()
             .filter(|scenario| asked.wants(scenario))
@@ -291,6 +307,7 @@ mod tests {
         for wrong in [
             &["--only"][..],
             &["--only", "none"],
+            &["--peer", "nobody"],
             &["--repetitions", "x"],
             &["-q"],
         ] {
