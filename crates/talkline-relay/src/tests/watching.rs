@@ -9,6 +9,7 @@ use talkline_session::policy::{Breach, Decision, Farewell, Look, Watch};
 use talkline_session::{Close, EndKind, Inspect, Side};
 
 use super::testkit::*;
+use crate::scratch::SCRATCH_BYTES;
 use crate::{Budget, Limits, UpstreamMasking};
 
 /// A guard that is told what to do by the messages themselves: by their first letters. Binary messages
@@ -365,6 +366,71 @@ async fn without_memory_a_hold_ends_the_session() {
     drop((talk.client, talk.upstream));
     assert_eq!(talk.relayed.await.unwrap().end.kind, EndKind::Overloaded);
     assert_eq!(small.used(), 0);
+}
+
+/// 500 clients begin a message of the greatest size and do not end it: of 256 KiB where it is held for a guard, of
+/// 24 MiB to an upstream that does not read where it is not.
+async fn check_unfinished(guard: impl Fn() -> Option<Box<dyn Inspect>>, message: Vec<u8>) -> usize {
+    const SESSIONS: usize = 500;
+    const BOUND: usize = 16 << 20;
+    let budget = Budget::new(BOUND);
+    let message = Arc::new(message);
+    let mut relayed = Vec::new();
+    let mut ends = Vec::new();
+    for _ in 0..SESSIONS {
+        let setup = Setup {
+            budget: Some(Arc::clone(&budget)),
+            guard: guard(),
+            pipe_bytes: 64 << 10,
+            ..Setup::default()
+        };
+        let talk = setup.start();
+        let (mut reader, mut writer) = tokio::io::split(talk.client.io);
+        let message = Arc::clone(&message);
+        let writing = tokio::spawn(async move {
+            // Whoever is refused is no longer read.
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut writer, &message).await;
+            std::future::pending::<()>().await;
+        });
+        let reading =
+            tokio::spawn(async move { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await });
+        relayed.push(talk.relayed);
+        ends.push((writing, reading, talk.upstream, talk.stop));
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // One piece that was being read may go beyond it.
+    let used = budget.used();
+    assert!(
+        (BOUND / 2..=BOUND + SCRATCH_BYTES).contains(&used),
+        "{used}"
+    );
+    for (writing, reading, ..) in ends {
+        writing.abort();
+        reading.abort();
+    }
+    let mut overloaded = 0;
+    for relayed in relayed {
+        let summary = relayed.await.unwrap();
+        overloaded += usize::from(summary.end.kind == EndKind::Overloaded);
+    }
+    assert_eq!(budget.used(), 0);
+    overloaded
+}
+
+#[tokio::test(start_paused = true)]
+async fn unfinished_messages_of_many_stay_within_the_budget() {
+    let mut held = masked(TEXT, format!("f{}", "x".repeat((256 << 10) - 1)).as_bytes());
+    held.pop();
+    let guard = || Some(Box::new(Scripted::default()) as Box<dyn Inspect>);
+    let overloaded = check_unfinished(guard, held).await;
+    // Sixteen MiB are room for 64 of them. Who had begun to hold was refused; the others are not read yet.
+    assert!((64..=500 - 64).contains(&overloaded), "{overloaded}");
+
+    let mut streamed = masked(TEXT, &vec![b'x'; 24 << 20]);
+    streamed.truncate(1 << 20);
+    let overloaded = check_unfinished(|| None, streamed).await;
+    // They wait for their upstreams, which is no fault of theirs.
+    assert_eq!(overloaded, 0);
 }
 
 #[tokio::test(start_paused = true)]
