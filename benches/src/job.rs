@@ -42,8 +42,13 @@ pub enum Pattern {
     Idle { frames: usize },
     /// No frame at all: sessions are opened one after another, and closed.
     SetUp,
-    /// Clients stop reading; the upstream sends as fast as it can.
-    Stalled,
+    /// Clients stop reading; their upstreams send as fast as they can. `neighbours`, the first of the sessions, go on
+    /// talking. Relays that end stalled sessions have `evicted_within_ms` to do it; zero does not wait.
+    Stalled {
+        neighbours: usize,
+        tick_us: u64,
+        evicted_within_ms: u64,
+    },
 }
 
 /// What was found.
@@ -69,6 +74,11 @@ pub struct Found {
     pub resident_busy_kib: u64,
     pub resident_after_kib: u64,
     pub socket_kib: u64,
+    /// Latency of the neighbours before the others stalled.
+    pub quiet: Quantiles,
+    /// Stalled sessions that the relay ended, and how long after the beginning it had ended the last one.
+    pub evicted: u64,
+    pub evicted_seconds: f64,
     /// Sessions that ended while they should not.
     pub lost: u64,
     /// Frames that were not what was sent, or not in order.

@@ -63,6 +63,8 @@ struct Session {
     upstream: Option<usize>,
     opened_at: u64,
     is_open: bool,
+    /// Its client does not read any more; the connection to its upstream says when the relay has ended it.
+    is_stalled: bool,
 }
 
 struct World<'a> {
@@ -167,17 +169,35 @@ impl World<'_> {
                 self.measured(&pids, |world| world.run_for(measured))?;
             }
             Pattern::SetUp => {}
-            Pattern::Stalled => {
-                self.stall();
-                self.run_for(warm_up)?;
-                self.measured(&pids, |world| world.run_for(measured))?;
+            Pattern::Stalled {
+                neighbours,
+                tick_us,
+                evicted_within_ms,
+            } => {
+                let mut schedule = Schedule::new(self.now(), tick_us, self.job.pattern, neighbours);
+                self.paced(&mut schedule, Duration::from_secs(1))?;
+                self.measured(&pids, |world| world.paced(&mut schedule, measured))?;
+                self.found.quiet = Quantiles::of(&self.latency);
+                self.latency.reset();
+                let stalled_at = self.now();
+                self.stall(neighbours);
+                self.paced(&mut schedule, warm_up)?;
+                self.measured(&pids, |world| world.paced(&mut schedule, measured))?;
+                self.note_memory();
+                self.evicted(&mut schedule, stalled_at, evicted_within_ms * 1_000_000)?;
             }
         }
-        self.found.resident_open_kib = process::resident_kib(&self.pids());
-        self.found.socket_kib = process::socket_kib();
+        if !matches!(self.job.pattern, Pattern::Stalled { .. }) {
+            self.note_memory();
+        }
         self.close_all()?;
         self.found.resident_after_kib = process::resident_kib(&self.pids());
         Ok(())
+    }
+
+    fn note_memory(&mut self) {
+        self.found.resident_open_kib = process::resident_kib(&self.pids());
+        self.found.socket_kib = process::socket_kib();
     }
 
     fn pids(&self) -> Vec<u32> {
@@ -395,16 +415,20 @@ impl World<'_> {
             self.lost(index);
             return;
         }
-        if self.job.pattern == Pattern::Stalled && self.counts_floods(index) {
+        if self.counts_floods(index) {
             self.flood(index);
         }
     }
 
     fn lost(&mut self, index: usize) {
         // Whoever looks whether a relay listens may open a connection that asks for no session.
-        let has_session = |it: &Connection| it.session.is_some();
-        if !self.closing && self.connections[index].as_ref().is_some_and(has_session) {
-            self.found.lost += 1;
+        let session = self.connections[index].as_ref().and_then(|it| it.session);
+        match session.map(|session| self.sessions[session]) {
+            Some(Session { is_stalled: true, .. }) => {
+                self.found.evicted += u64::from(!self.closing);
+            }
+            Some(_) if !self.closing => self.found.lost += 1,
+            _ => {}
         }
         self.drop_connection(index);
     }
@@ -587,21 +611,33 @@ impl World<'_> {
 
     // === Stalled readers ===
 
-    fn stall(&mut self) {
-        for index in 0..self.connections.len() {
-            let Some(connection) = &mut self.connections[index] else {
-                continue;
-            };
-            match connection.end {
-                End::Client => connection.reads = false,
-                End::Upstream => self.flood(index),
+    /// Has all but the first sessions stall.
+    fn stall(&mut self, neighbours: usize) {
+        for session in neighbours..self.sessions.len() {
+            self.sessions[session].is_stalled = true;
+            let Session { client, upstream, .. } = self.sessions[session];
+            if let Some(client) = client.and_then(|client| self.connections[client].as_mut()) {
+                client.reads = false;
+            }
+            if let Some(upstream) = upstream {
+                self.flood(upstream);
             }
         }
     }
 
+    /// Waits until the relay has ended every stalled session, or the time is over.
+    fn evicted(&mut self, schedule: &mut Schedule, stalled_at: u64, within_ns: u64) -> Result<()> {
+        let stalled = self.sessions.iter().filter(|it| it.is_stalled).count() as u64;
+        while self.found.evicted < stalled && self.now() - stalled_at < within_ns {
+            self.paced(schedule, Duration::from_millis(100))?;
+        }
+        self.found.evicted_seconds = (self.now() - stalled_at) as f64 / 1e9;
+        Ok(())
+    }
+
     fn counts_floods(&self, index: usize) -> bool {
         self.connections[index].as_ref().is_some_and(|it| {
-            it.end == End::Upstream && matches!(it.phase, Phase::Open) && it.sent > 0
+            it.end == End::Upstream && it.session.is_some_and(|session| self.sessions[session].is_stalled)
         })
     }
 

@@ -30,6 +30,9 @@ pub(crate) struct Found {
     pub(crate) resident_busy_kib: u64,
     pub(crate) resident_after_kib: u64,
     pub(crate) socket_kib: u64,
+    pub(crate) quiet: Quantiles,
+    pub(crate) evicted: u64,
+    pub(crate) evicted_seconds: f64,
     pub(crate) lost: u64,
     pub(crate) corrupt: u64,
     /// Of the two calls of the floor alone, for a frame.

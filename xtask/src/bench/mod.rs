@@ -229,7 +229,7 @@ fn measure(
     if scenario.shows == Shows::Memory {
         load.job(&scenarios::first_steps(relay.address, relay.pid()))?;
     }
-    let mut found = load.job(&scenario.job(relay.address, relay.pid(), asked.is_quick))?;
+    let mut found = load.job(&scenario.job(peer, relay.address, relay.pid(), asked.is_quick))?;
     if let Some((nanoseconds, bytes)) = relay.floor()? {
         let frames = bytes as f64 / found.wire_bytes_per_frame();
         found.floor_ns = Some(nanoseconds as f64 / frames);

@@ -40,7 +40,15 @@ pub(crate) fn brief(scenario: &Scenario, found: &Found) -> String {
         Shows::SetUp => format!("p50 {:.0} p99 {:.0} us", found.set_up.p50, found.set_up.p99),
     };
     if scenario.shows == Shows::Stalled {
-        let _ = write!(line, ", {} KiB of sockets in all", found.socket_kib);
+        let _ = write!(
+            line,
+            ", {} KiB of sockets in all, neighbours' p99 {:.0} us before and {:.0} us beside them, {} ended in {:.1} s",
+            found.socket_kib,
+            found.quiet.p99,
+            found.latency.p99,
+            found.evicted,
+            found.evicted_seconds
+        );
     }
     if found.lost + found.corrupt > 0 {
         let _ = write!(line, ", LOST {} CORRUPT {}", found.lost, found.corrupt);
@@ -91,7 +99,7 @@ fn head(shows: Shows) -> &'static str {
         }
         Shows::SetUp => "### Opening a session\n\n| | added p50 µs | added p99 µs |\n|---|---|---|",
         Shows::Stalled => {
-            "### Clients that do not read\n\n| | KiB of memory a session | KiB of socket buffers a session, both peers' included |\n|---|---|---|"
+            "### Clients that do not read\n\n| | KiB of memory a session | KiB of socket buffers a session, both peers' included | p99 µs of 50 neighbours before | beside them | ended by the relay | in seconds |\n|---|---|---|---|---|---|---|"
         }
     }
 }
@@ -108,7 +116,7 @@ fn block(results: &Results, number: usize, scenario: &Scenario) -> String {
         Shows::Latency => 4,
         Shows::Memory => 5,
         Shows::SetUp => 2,
-        Shows::Stalled => 2,
+        Shows::Stalled => 6,
     };
     let mut rows = format!("| **{}** |{}\n", scenario.title, " |".repeat(columns));
     for &peer in scenario.peers {
@@ -189,9 +197,16 @@ fn block(results: &Results, number: usize, scenario: &Scenario) -> String {
             ),
             Shows::Stalled => writeln!(
                 rows,
-                "| {name} | {} | {} |",
+                "| {name} | {} | {} | {} | {} | {} | {} |",
                 figure(Found::session_kib).tenth(),
-                figure(|found| found.socket_kib as f64 / found.sessions as f64).whole()
+                figure(|found| found.socket_kib as f64 / found.sessions as f64).whole(),
+                figure(|found| found.quiet.p99).whole(),
+                figure(|found| found.latency.p99).whole(),
+                figure(|found| found.evicted as f64).whole(),
+                match peer.is_ours() {
+                    true => figure(|found| found.evicted_seconds).tenth(),
+                    false => "–".to_owned(),
+                }
             ),
         };
     }

@@ -11,6 +11,10 @@ const TICK_US: u64 = 40_000;
 /// One frame in so many microseconds and session keeps the rate of frames the same however many sessions
 /// there are: 16,667 a second.
 const FLAT_US: u64 = 80;
+/// Sessions that go on talking beside stalled ones.
+const NEIGHBOURS: usize = 50;
+/// A stalled session is to be over by then: `limits.stallTimeout` is 15 s when nothing is said.
+const EVICTED_WITHIN_MS: u64 = 30_000;
 
 /// What a scenario is about, which decides what of its results is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,25 +256,40 @@ pub(crate) fn first_steps(relay: SocketAddr, pid: Option<u32>) -> Value {
 
 impl Scenario {
     /// The generator's orders.
-    pub(crate) fn job(&self, relay: SocketAddr, pid: Option<u32>, is_quick: bool) -> Value {
+    pub(crate) fn job(
+        &self,
+        peer: Peer,
+        relay: SocketAddr,
+        pid: Option<u32>,
+        is_quick: bool,
+    ) -> Value {
         let pattern = match self.pattern {
             Pattern::Burst(tick_us) => json!({"burst": {"tick_us": tick_us}}),
             Pattern::Spread(tick_us) => json!({"spread": {"tick_us": tick_us}}),
             Pattern::Saturation(window) => json!({"saturation": {"window": window}}),
             Pattern::Idle => json!({"idle": {"frames": 3}}),
             Pattern::SetUp => json!("set-up"),
-            Pattern::Stalled => json!("stalled"),
+            Pattern::Stalled => json!({"stalled": {
+                "neighbours": NEIGHBOURS,
+                "tick_us": TICK_US,
+                // The others are not told to end any.
+                "evicted_within_ms": if peer.is_ours() { EVICTED_WITHIN_MS } else { 0 },
+            }}),
+        };
+        let neighbours = match self.pattern {
+            Pattern::Stalled => NEIGHBOURS,
+            _ => 0,
         };
         let (warm_up_ms, measure_ms) = match (self.shows, is_quick) {
             (Shows::Cpu | Shows::Latency, false) => (1_500, 6_000),
             (Shows::Cpu | Shows::Latency, true) => (500, 2_000),
             (Shows::Memory | Shows::SetUp, _) => (0, 1_000),
-            (Shows::Stalled, _) => (4_000, 1_000),
+            (Shows::Stalled, _) => (3_000, 4_000),
         };
         json!({
             "relay": relay,
             "pid": pid,
-            "sessions": self.sessions,
+            "sessions": self.sessions + neighbours,
             "opening": if self.shows == Shows::SetUp { 1 } else { 64 },
             "pattern": pattern,
             "warm_up_ms": warm_up_ms,
