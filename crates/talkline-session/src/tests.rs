@@ -793,12 +793,15 @@ fn any_happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
+/// Miri is slow.
+const HAPPENINGS_MAX: usize = if cfg!(miri) { 8 } else { 40 };
+
 proptest! {
     /// Whatever happens in whatever order: at most one close frame a side, never with a code that must
     /// not be on the wire; nothing is said behind it; once the end has begun it comes within the limits.
     #[test]
     fn any_order_of_happenings_ends_well(
-        happenings in proptest::collection::vec(any_happening(), 0..40),
+        happenings in proptest::collection::vec(any_happening(), 0..HAPPENINGS_MAX),
         parts in any::<bool>(),
         limited in any::<bool>(),
     ) {

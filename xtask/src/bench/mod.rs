@@ -146,7 +146,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
             }
         }
     }
-    let table = report::markdown(&results, &tools, asked.repetitions);
+    let table = report::markdown(&results, &tools, asked.repetitions, arguments);
     println!("\n{table}");
     if asked.writes {
         let page = workspace.root.join(PAGE);

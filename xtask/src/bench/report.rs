@@ -57,13 +57,20 @@ pub(crate) fn brief(scenario: &Scenario, found: &Found) -> String {
 }
 
 /// All of it as the page has it.
-pub(crate) fn markdown(results: &Results, tools: &Tools, repetitions: usize) -> String {
+pub(crate) fn markdown(
+    results: &Results,
+    tools: &Tools,
+    repetitions: usize,
+    arguments: &[&str],
+) -> String {
     let mut text = String::new();
     let versions = [&tools.haproxy, &tools.nginx];
     let versions: Vec<&str> = versions.into_iter().flatten().map(String::as_str).collect();
     let _ = writeln!(
         text,
-        "Medians of {repetitions} alternating runs; in brackets the least and the greatest. Compared with: {}.\n",
+        "Written by `{}`. Medians of {repetitions} alternating runs; in brackets the least and the greatest. Compared \
+         with: {}.\n",
+        command(arguments),
         versions.join("; ")
     );
     for shows in [
@@ -84,6 +91,18 @@ pub(crate) fn markdown(results: &Results, tools: &Tools, repetitions: usize) -> 
         }
     }
     text.trim_end().to_owned() + "\n"
+}
+
+/// The command as somebody would type it again.
+fn command(arguments: &[&str]) -> String {
+    let mut command = "cargo xtask bench".to_owned();
+    for argument in arguments {
+        let _ = match argument.contains(' ') {
+            true => write!(command, " \"{argument}\""),
+            false => write!(command, " {argument}"),
+        };
+    }
+    command
 }
 
 fn head(shows: Shows) -> &'static str {
@@ -292,6 +311,15 @@ mod tests {
         };
         check(&[1.0, 0.9, 1.1], "1.00x (0.90–1.10)");
         check(&[2.0, 1.0], "1.50x (1.00–2.00)");
+    }
+
+    #[test]
+    fn a_command_is_written_as_it_is_typed() {
+        let arguments = ["--write", "--peer", "HAProxy tcp"];
+        assert_eq!(
+            command(&arguments),
+            "cargo xtask bench --write --peer \"HAProxy tcp\""
+        );
     }
 
     #[test]
