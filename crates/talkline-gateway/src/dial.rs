@@ -285,7 +285,14 @@ impl Dialer {
         // Dropping the set aborts the attempts that lost.
         let mut attempts = JoinSet::new();
         let mut last_error = None;
-        let mut next_start = Instant::now();
+        // Started here and not by the timer below, which is late by up to its millisecond.
+        let mut start_next = |attempts: &mut JoinSet<_>| {
+            if let Some(address) = waiting.next() {
+                attempts.spawn(sockets.connect(address));
+            }
+            (Instant::now() + NEXT_ADDRESS_DELAY, waiting.len() > 0)
+        };
+        let (mut next_start, mut has_next) = start_next(&mut attempts);
         loop {
             tokio::select! {
                 biased;
@@ -293,19 +300,16 @@ impl Dialer {
                     Ok(Ok(stream)) => return Ok(stream),
                     Ok(Err(error)) => {
                         last_error = Some(error);
-                        next_start = Instant::now();
+                        (next_start, has_next) = start_next(&mut attempts);
                     }
                     Err(aborted) => last_error = Some(io::Error::other(aborted)),
                 },
-                () = sleep_until(next_start), if waiting.len() > 0 => {
-                    if let Some(address) = waiting.next() {
-                        attempts.spawn(sockets.connect(address));
-                    }
-                    next_start = Instant::now() + NEXT_ADDRESS_DELAY;
+                () = sleep_until(next_start), if has_next => {
+                    (next_start, has_next) = start_next(&mut attempts);
                 }
                 () = sleep_until(deadline) => return Err(Refusal::TimedOut(Phase::Tcp)),
             }
-            if attempts.is_empty() && waiting.len() == 0 {
+            if attempts.is_empty() && !has_next {
                 return Err(last_error.map_or_else(
                     || Refusal::Failed(Phase::Tcp, "no address left".into()),
                     |error| tcp_refusal(&error),
