@@ -142,12 +142,14 @@ where
         let mut upstream_cx = Context::from_waker(bells.upstream.waker());
         if reads_client {
             with_scratch(|scratch| {
-                self.client_to_upstream(&mut client_cx, &mut upstream_cx, scratch, now);
+                let (from, to) = (&mut client_cx, &mut upstream_cx);
+                self.pass_on(Side::Client, from, to, scratch, now);
             });
         }
         if reads_upstream {
             with_scratch(|scratch| {
-                self.upstream_to_client(&mut upstream_cx, &mut client_cx, scratch, now);
+                let (from, to) = (&mut upstream_cx, &mut client_cx);
+                self.pass_on(Side::Upstream, from, to, scratch, now);
             });
         }
         let is_pressed = self.session.take_pressed() || is_alarmed;
@@ -179,8 +181,10 @@ where
         self.client.is_starved || self.upstream.is_starved
     }
 
-    fn client_to_upstream(
+    /// Reads from one side and passes on to the other, until there is nothing or others have their turn.
+    fn pass_on(
         &mut self,
+        side: Side,
         from: &mut Context<'_>,
         to: &mut Context<'_>,
         scratch: &mut [u8],
@@ -193,34 +197,19 @@ where
                 session,
                 ..
             } = self;
-            match client.turn(from, to, scratch, upstream, session, now) {
+            let turn = match side {
+                Side::Client => client.turn(from, to, scratch, upstream, session, now),
+                Side::Upstream => upstream.turn(from, to, scratch, client, session, now),
+            };
+            match turn {
                 Turn::Waits => return,
                 Turn::Continues => self.obey(),
             }
         }
-        self.client.is_due = true;
-    }
-
-    fn upstream_to_client(
-        &mut self,
-        from: &mut Context<'_>,
-        to: &mut Context<'_>,
-        scratch: &mut [u8],
-        now: Instant,
-    ) {
-        for _ in 0..READS_PER_POLL {
-            let Self {
-                client,
-                upstream,
-                session,
-                ..
-            } = self;
-            match upstream.turn(from, to, scratch, client, session, now) {
-                Turn::Waits => return,
-                Turn::Continues => self.obey(),
-            }
+        match side {
+            Side::Client => self.client.is_due = true,
+            Side::Upstream => self.upstream.is_due = true,
         }
-        self.upstream.is_due = true;
     }
 
     /// Hands the session's actions to the legs they concern.
