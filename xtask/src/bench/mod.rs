@@ -66,7 +66,7 @@ impl Asked {
                     .push((*arguments.next().context(USAGE)?).to_owned()),
                 "--peer" => asked
                     .peers
-                    .push(Peer::parse(arguments.next().context(USAGE)?)?),
+                    .push(scenarios::peer(arguments.next().context(USAGE)?)?),
                 "--binary" => {
                     asked.binary = Some(fs::canonicalize(arguments.next().context(USAGE)?)?);
                 }

@@ -40,35 +40,7 @@ pub(crate) enum Peer {
     Direct,
 }
 
-const PEERS: &[Peer] = &[
-    Peer::Talkline,
-    Peer::TalklineTls,
-    Peer::HaproxyTcp,
-    Peer::HaproxyHttp,
-    Peer::HaproxyTls,
-    Peer::Nginx,
-    Peer::Raw,
-    Peer::Fastwebsockets,
-    Peer::Tungstenite,
-    Peer::Floor,
-    Peer::Direct,
-];
-
 impl Peer {
-    /// The peer of this name, in small letters or as it is printed.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub(crate) fn parse(name: &str) -> Result<Peer> {
-        let found = PEERS
-            .iter()
-            .find(|peer| peer.name().eq_ignore_ascii_case(name));
-        let names = || PEERS.iter().map(|peer| peer.name()).collect::<Vec<_>>();
-        found
-            .copied()
-            .with_context(|| format!("no peer `{name}`; there are {}", names().join("; ")))
-    }
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Peer::Talkline => "Talkline",

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::peers::Peer;
@@ -221,6 +222,23 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         is_quick: false,
     },
 ];
+
+/// The peer of this name, as it is printed; capitals do not matter.
+///
+/// # Errors
+/// When no scenario has it.
+pub(crate) fn peer(name: &str) -> Result<Peer> {
+    let mut peers: Vec<Peer> = SCENARIOS.iter().flat_map(|it| it.peers).copied().collect();
+    peers.sort_unstable();
+    peers.dedup();
+    let found = peers
+        .iter()
+        .find(|peer| peer.name().eq_ignore_ascii_case(name));
+    found.copied().with_context(|| {
+        let names: Vec<&str> = peers.iter().map(|peer| peer.name()).collect();
+        format!("no peer `{name}`; there are {}", names.join("; "))
+    })
+}
 
 /// Orders for voice traffic that is not compared with anybody's.
 pub(crate) fn spread(
