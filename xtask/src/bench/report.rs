@@ -64,8 +64,13 @@ pub(crate) fn markdown(
     arguments: &[&str],
 ) -> String {
     let mut text = String::new();
-    let versions = [&tools.haproxy, &tools.nginx];
-    let versions: Vec<&str> = versions.into_iter().flatten().map(String::as_str).collect();
+    let took_part = |peers: &[Peer]| results.keys().any(|(_, peer)| peers.contains(peer));
+    let haproxy = [Peer::HaproxyTcp, Peer::HaproxyHttp, Peer::HaproxyTls];
+    let versions = [
+        tools.haproxy.as_deref().filter(|_| took_part(&haproxy)),
+        tools.nginx.as_deref().filter(|_| took_part(&[Peer::Nginx])),
+    ];
+    let versions: Vec<&str> = versions.into_iter().flatten().collect();
     let _ = writeln!(
         text,
         "Written by `{}`. Medians of {repetitions} alternating runs; in brackets the least and the greatest. Compared \
