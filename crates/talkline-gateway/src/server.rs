@@ -98,7 +98,7 @@ pub(crate) struct Shared {
     /// Connections of each source that are not admitted yet.
     pub(crate) sources: SourcePermits,
     pub(crate) store: Arc<dyn LimitStore>,
-    /// Counts what this process has revoked, so that its sessions look whether they are meant.
+    /// What every session is told of; the same channel for as long as the process lives.
     pub(crate) notices: watch::Sender<Notice>,
     pub(crate) transport: Transport,
     pub(crate) policies: Policies,
