@@ -68,6 +68,16 @@ pub enum End {
     Upstream,
 }
 
+impl End {
+    #[must_use]
+    pub fn other(self) -> End {
+        match self {
+            End::Client => End::Upstream,
+            End::Upstream => End::Client,
+        }
+    }
+}
+
 /// How far a connection has come.
 #[derive(Debug)]
 pub enum Phase {

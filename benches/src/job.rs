@@ -36,8 +36,10 @@ pub enum Pattern {
     Burst { tick_us: u64 },
     /// Evenly over the tick, as independent speakers.
     Spread { tick_us: u64 },
-    /// The next frame as soon as one has arrived; so many are under way in each direction.
-    Saturation { window: usize },
+    /// The next frame as soon as one has arrived; so many are under way in each direction. Frames that came in one
+    /// read are followed in one write when `together`, which leaves the generator more to spare than the relay has;
+    /// one write each makes the generator itself the slower of the two.
+    Saturation { window: usize, together: bool },
     /// A few frames each way, then silence.
     Idle { frames: usize },
     /// No frame at all: sessions are opened one after another, and closed.
@@ -60,7 +62,10 @@ pub struct Found {
     /// Bytes of payload that did.
     pub bytes: u64,
     pub seconds: f64,
+    /// The relay's processor time.
     pub cpu_ns: u64,
+    /// The generator's own, in the same time.
+    pub generator_ns: u64,
     pub user_ticks: u64,
     pub system_ticks: u64,
     /// From the moment a frame was due to its last byte's arrival.

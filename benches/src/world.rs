@@ -147,7 +147,7 @@ impl World<'_> {
                 self.paced(&mut schedule, warm_up)?;
                 self.measured(&pids, |world| world.paced(&mut schedule, measured))?;
             }
-            Pattern::Saturation { window } => {
+            Pattern::Saturation { window, .. } => {
                 for session in 0..self.sessions.len() {
                     for _ in 0..window {
                         self.frame(session, End::Client, self.now());
@@ -213,12 +213,15 @@ impl World<'_> {
         pids: &[u32],
         work: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
+        let own = [std::process::id()];
+        let own_cpu = process::cpu_nanoseconds(&own);
         let (cpu, ticks, from) = (process::cpu_nanoseconds(pids), process::cpu_ticks(pids), self.now());
         self.counts = true;
         let done = work(self);
         self.counts = false;
         let after = process::cpu_ticks(pids);
         self.found.cpu_ns = process::cpu_nanoseconds(pids).saturating_sub(cpu);
+        self.found.generator_ns = process::cpu_nanoseconds(&own).saturating_sub(own_cpu);
         self.found.user_ticks = after.0.saturating_sub(ticks.0);
         self.found.system_ticks = after.1.saturating_sub(ticks.1);
         self.found.seconds = (self.now() - from) as f64 / 1e9;
@@ -435,10 +438,7 @@ impl World<'_> {
 
     fn readable(&mut self, index: usize) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        loop {
-            let Some(connection) = &mut self.connections[index] else {
-                break;
-            };
+        while let Some(connection) = &mut self.connections[index] {
             if !connection.reads {
                 break;
             }
@@ -539,6 +539,11 @@ impl World<'_> {
 
     /// Sends the next frame of a session from one end.
     fn frame(&mut self, session: usize, from: End, due: u64) {
+        self.frames_at_once(session, from, due, 1);
+    }
+
+    /// Sends the next frames of a session from one end, in one write.
+    fn frames_at_once(&mut self, session: usize, from: End, due: u64, count: usize) {
         let Session { client, upstream, .. } = self.sessions[session];
         let (Some(client), Some(upstream)) = (client, upstream) else {
             return;
@@ -551,11 +556,13 @@ impl World<'_> {
             return;
         };
         self.scratch.clear();
-        template.write(connection.sent, &mut self.scratch);
-        connection.sent += 1;
+        for _ in 0..count {
+            template.write(connection.sent, &mut self.scratch);
+            connection.sent += 1;
+        }
         let sent = connection.send(&self.scratch);
         if let Some(receiver) = &mut self.connections[receiver] {
-            receiver.due.push_back(due);
+            receiver.due.extend(std::iter::repeat_n(due, count));
         }
         if sent.is_err() {
             self.lost(sender);
@@ -565,13 +572,11 @@ impl World<'_> {
     fn frames(&mut self, index: usize, bytes: &[u8]) -> Result<()> {
         let now = self.now();
         let mut rest = bytes;
-        loop {
-            let Some(connection) = &mut self.connections[index] else {
-                return Ok(());
-            };
+        let mut arrived = 0;
+        while let Some(connection) = &mut self.connections[index] {
             let Piece::Payload { header, offset, bytes, ends } = connection.reader.next(&mut rest)
             else {
-                return Ok(());
+                break;
             };
             if header.opcode >= 8 {
                 control(connection, header, offset, bytes, ends)?;
@@ -589,7 +594,7 @@ impl World<'_> {
             }
             connection.received += 1;
             let due = connection.due.pop_front();
-            let (session, end) = (connection.session, connection.end);
+            arrived += 1;
             if self.counts {
                 self.found.frames += 1;
                 self.found.bytes += header.payload_bytes as u64;
@@ -597,14 +602,27 @@ impl World<'_> {
                     self.latency.saturating_record(now.saturating_sub(due).max(1));
                 }
             }
-            if let (Pattern::Saturation { .. }, Some(session), false) =
-                (self.job.pattern, session, self.closing)
-            {
-                let from = match end {
-                    End::Client => End::Upstream,
-                    End::Upstream => End::Client,
-                };
-                self.frame(session, from, now);
+        }
+        if let (Some(connection), false) = (&self.connections[index], self.closing)
+            && let Some(session) = connection.session
+        {
+            self.keep_going(session, connection.end.other(), now, arrived);
+        }
+        Ok(())
+    }
+
+    /// Sends, from one end, as many frames as have just arrived at the other.
+    fn keep_going(&mut self, session: usize, from: End, due: u64, arrived: usize) {
+        let Pattern::Saturation { together, .. } = self.job.pattern else {
+            return;
+        };
+        match (arrived, together) {
+            (0, _) => {}
+            (_, true) => self.frames_at_once(session, from, due, arrived),
+            (_, false) => {
+                for _ in 0..arrived {
+                    self.frame(session, from, due);
+                }
             }
         }
     }

@@ -20,6 +20,7 @@ pub(crate) struct Found {
     pub(crate) bytes: u64,
     pub(crate) seconds: f64,
     pub(crate) cpu_ns: u64,
+    pub(crate) generator_ns: u64,
     pub(crate) user_ticks: u64,
     pub(crate) system_ticks: u64,
     pub(crate) latency: Quantiles,
@@ -55,6 +56,13 @@ impl Found {
             Some(nanoseconds) => nanoseconds / 1000.0,
             None => self.cpu_ns as f64 / 1000.0 / self.frames.max(1) as f64,
         }
+    }
+
+    /// The share of its processor that the relay used, and the generator of its own, in percent. A relay is only
+    /// driven to its limit while its own share is the greater.
+    pub(crate) fn shares(&self) -> (f64, f64) {
+        let percent = |nanoseconds: u64| nanoseconds as f64 / 1e7 / self.seconds;
+        (percent(self.cpu_ns), percent(self.generator_ns))
     }
 
     /// A frame's mean length with its header, of which there is one of 8 bytes for three of 4 or so.

@@ -16,11 +16,13 @@ const END: &str = "<!-- end -->";
 pub(crate) fn brief(scenario: &Scenario, found: &Found) -> String {
     let mut line = match scenario.shows {
         Shows::Cpu => format!(
-            "{:6.2} us/frame, {:6.0} frames/s, user {} sys {} ticks",
+            "{:6.2} us/frame, {:6.0} frames/s, user {} sys {} ticks, relay {:.0} % and generator {:.0} % busy",
             found.cpu_us(),
             found.frames as f64 / found.seconds,
             found.user_ticks,
-            found.system_ticks
+            found.system_ticks,
+            found.shares().0,
+            found.shares().1
         ),
         Shows::Latency => format!(
             "{:6.2} us/frame, p50 {:.0} p99 {:.0} p99.9 {:.0} us",
@@ -113,7 +115,7 @@ fn command(arguments: &[&str]) -> String {
 fn head(shows: Shows) -> &'static str {
     match shows {
         Shows::Cpu => {
-            "### Processor time\n\n| | µs a frame | beside HAProxy | beside one recv + one send | KiB a busy session |\n|---|---|---|---|---|"
+            "### Processor time\n\n| | µs a frame | beside HAProxy | beside one recv + one send | KiB a busy session | % of a processor: relay, generator |\n|---|---|---|---|---|---|"
         }
         Shows::Latency => {
             "### Latency\n\n| | added p50 µs | added p99 µs | added p99.9 µs | µs of processor a frame |\n|---|---|---|---|---|"
@@ -136,7 +138,7 @@ fn block(results: &Results, number: usize, scenario: &Scenario) -> String {
     let floor = of(Peer::Floor);
     let direct = of(Peer::Direct);
     let columns = match scenario.shows {
-        Shows::Cpu => 4,
+        Shows::Cpu => 5,
         Shows::Latency => 4,
         Shows::Memory => 5,
         Shows::SetUp => 2,
@@ -173,14 +175,16 @@ fn block(results: &Results, number: usize, scenario: &Scenario) -> String {
         let _ = match scenario.shows {
             Shows::Cpu => writeln!(
                 rows,
-                "| {name} | {} | {} | {} | {} |",
+                "| {name} | {} | {} | {} | {} | {:.0}, {:.0} |",
                 figure(Found::cpu_us).tenth(),
                 beside(Some(baseline), Found::cpu_us),
                 beside(floor, Found::cpu_us),
                 match peer {
                     Peer::Floor => "–".to_owned(),
                     _ => figure(busy_kib).tenth(),
-                }
+                },
+                figure(|found| found.shares().0).median,
+                figure(|found| found.shares().1).median
             ),
             Shows::Latency if peer == Peer::Direct => writeln!(
                 rows,

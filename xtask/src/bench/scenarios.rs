@@ -37,7 +37,10 @@ pub(crate) enum Shows {
 pub(crate) enum Pattern {
     Burst(u64),
     Spread(u64),
+    /// So many frames under way each way; what came together is followed together.
     Saturation(usize),
+    /// The same, each frame sent by itself.
+    Lockstep(usize),
     Idle,
     SetUp,
     Stalled,
@@ -103,13 +106,33 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "saturation-50",
-        title: "50 sessions, as fast as it goes",
+        title: "50 sessions, as fast as it goes, 4 frames under way each way",
         shows: Shows::Cpu,
         peers: ALL,
         baseline: Peer::HaproxyTcp,
         sessions: 50,
         pattern: Pattern::Saturation(4),
         is_quick: true,
+    },
+    Scenario {
+        name: "saturation-deep-50",
+        title: "50 sessions, as fast as it goes, 16 frames under way each way",
+        shows: Shows::Cpu,
+        peers: FEW,
+        baseline: Peer::HaproxyTcp,
+        sessions: 50,
+        pattern: Pattern::Saturation(16),
+        is_quick: false,
+    },
+    Scenario {
+        name: "lockstep-50",
+        title: "50 sessions, each frame sent by itself",
+        shows: Shows::Cpu,
+        peers: FEW,
+        baseline: Peer::HaproxyTcp,
+        sessions: 50,
+        pattern: Pattern::Lockstep(4),
+        is_quick: false,
     },
     Scenario {
         name: "tls-burst-500",
@@ -284,7 +307,12 @@ impl Scenario {
         let pattern = match self.pattern {
             Pattern::Burst(tick_us) => json!({"burst": {"tick_us": tick_us}}),
             Pattern::Spread(tick_us) => json!({"spread": {"tick_us": tick_us}}),
-            Pattern::Saturation(window) => json!({"saturation": {"window": window}}),
+            Pattern::Saturation(window) => {
+                json!({"saturation": {"window": window, "together": true}})
+            }
+            Pattern::Lockstep(window) => {
+                json!({"saturation": {"window": window, "together": false}})
+            }
             Pattern::Idle => json!({"idle": {"frames": 3}}),
             Pattern::SetUp => json!("set-up"),
             Pattern::Stalled => json!({"stalled": {
