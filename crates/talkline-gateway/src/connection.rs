@@ -580,12 +580,14 @@ impl Opened {
 
 pin_project! {
     /// A session, and then what is told of it. By hand: an `async` block would keep room for the session
-    /// twice, or it would have to be boxed once more.
+    /// twice, or it would have to be boxed once more. In this order: what every turn looks at stands beside what the
+    /// relay looks at first.
+    #[repr(C)]
     struct Life<R> {
+        end: Option<Relayed>,
+        held: Option<Arc<Held>>,
         #[pin]
         relayed: R,
-        held: Option<Arc<Held>>,
-        end: Option<Relayed>,
     }
 }
 

@@ -5,109 +5,129 @@
 //! caches; that costs more than looking at the frame. So each part has a waker of its own, which wakes the
 //! task and remembers that it did.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 
-/// What is rung from outside.
-#[derive(Debug)]
-struct Clapper {
-    rung: AtomicBool,
-    task: Waker,
+/// What may wake a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Part {
+    Client,
+    Upstream,
+    /// What ends the session from outside.
+    Stop,
 }
 
-impl Wake for Clapper {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
+const PARTS: usize = 3;
 
-    fn wake_by_ref(self: &Arc<Self>) {
+/// What is rung from outside, and the client's waker itself: most frames are the client's, and one piece of memory
+/// less has to come from afar for each.
+#[derive(Debug)]
+struct Board {
+    task: Waker,
+    rung: [AtomicBool; PARTS],
+}
+
+impl Board {
+    fn ring(&self, part: Part) {
         // First of all: the task may run before this returns.
-        self.rung.store(true, Ordering::Release);
+        self.rung[part as usize].store(true, Ordering::Release);
         self.task.wake_by_ref();
     }
 }
 
-/// The bell of one part. Silent until it was asked for the first time.
-#[derive(Debug, Default)]
-pub(crate) struct Bell(Option<(Arc<Clapper>, Waker)>);
+impl Wake for Board {
+    fn wake(self: Arc<Self>) {
+        self.ring(Part::Client);
+    }
 
-/// What a bell says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ring {
-    /// The part has not woken the task since it was last asked.
-    Silent,
-    /// It has.
-    Rung,
-    /// The task has another waker than before, so wakers that the part kept wake nobody.
-    NewTask,
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ring(Part::Client);
+    }
 }
 
-impl Bell {
-    /// Whether it was rung since it was last asked.
-    pub(crate) fn answer(&mut self, cx: &Context<'_>) -> Ring {
+/// The waker of another part.
+#[derive(Debug)]
+struct Clapper {
+    board: Arc<Board>,
+    part: Part,
+}
+
+impl Wake for Clapper {
+    fn wake(self: Arc<Self>) {
+        self.board.ring(self.part);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.board.ring(self.part);
+    }
+}
+
+/// The bells of a session's parts. All have rung when they are asked for the first time.
+#[derive(Debug, Default)]
+pub(crate) struct Bells(Option<(Arc<Board>, [Waker; PARTS])>);
+
+/// What the bells say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rings {
+    rung: [bool; PARTS],
+    /// The task has another waker than before, so wakers that the parts kept wake nobody. All are to be polled.
+    pub(crate) is_new_task: bool,
+}
+
+impl Rings {
+    /// Whether a part has woken the task since the bells were last asked.
+    pub(crate) const fn of(self, part: Part) -> bool {
+        self.rung[part as usize]
+    }
+}
+
+impl Bells {
+    /// Which have rung since they were last asked.
+    pub(crate) fn answer(&mut self, cx: &Context<'_>) -> Rings {
         match &self.0 {
-            Some((clapper, _)) if clapper.task.will_wake(cx.waker()) => {
+            Some((board, _)) if board.task.will_wake(cx.waker()) => Rings {
                 // Who rings from here on wakes the task again.
-                if clapper.rung.load(Ordering::Relaxed)
-                    && clapper.rung.swap(false, Ordering::AcqRel)
-                {
-                    Ring::Rung
-                } else {
-                    Ring::Silent
+                rung: board
+                    .rung
+                    .each_ref()
+                    .map(|rung| rung.load(Ordering::Relaxed) && rung.swap(false, Ordering::AcqRel)),
+                is_new_task: false,
+            },
+            _ => {
+                let board = Arc::new(Board {
+                    task: cx.waker().clone(),
+                    rung: Default::default(),
+                });
+                let other = |part| {
+                    let board = Arc::clone(&board);
+                    Waker::from(Arc::new(Clapper { board, part }))
+                };
+                let wakers = [
+                    Waker::from(Arc::clone(&board)),
+                    other(Part::Upstream),
+                    other(Part::Stop),
+                ];
+                self.0 = Some((board, wakers));
+                Rings {
+                    rung: [true; PARTS],
+                    is_new_task: true,
                 }
             }
-            _ => {
-                let clapper = Arc::new(Clapper {
-                    rung: AtomicBool::new(false),
-                    task: cx.waker().clone(),
-                });
-                self.0 = Some((Arc::clone(&clapper), Waker::from(clapper)));
-                Ring::NewTask
-            }
         }
     }
 
-    /// What rings it.
-    pub(crate) fn waker(&self) -> &Waker {
+    /// What rings the bell of a part.
+    pub(crate) fn waker(&self, part: Part) -> &Waker {
         self.0
             .as_ref()
-            .map_or_else(|| Waker::noop(), |(_, waker)| waker)
-    }
-}
-
-/// A future beside the streams that is polled only when it asked to be.
-#[derive(Debug)]
-pub(crate) struct Seldom<F> {
-    inner: F,
-    bell: Bell,
-}
-
-impl<F: Future + Unpin> Seldom<F> {
-    pub(crate) fn new(inner: F) -> Self {
-        Self {
-            inner,
-            bell: Bell::default(),
-        }
-    }
-
-    /// Polls the future if it was woken since; not again after it was ready.
-    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<F::Output> {
-        match self.bell.answer(cx) {
-            Ring::Silent => Poll::Pending,
-            Ring::Rung | Ring::NewTask => {
-                let mut cx = Context::from_waker(self.bell.waker());
-                Pin::new(&mut self.inner).poll(&mut cx)
-            }
-        }
+            .map_or_else(|| Waker::noop(), |(_, wakers)| &wakers[part as usize])
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
@@ -121,54 +141,56 @@ mod tests {
         }
     }
 
+    impl Count {
+        fn taken(&self) -> usize {
+            self.0.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    const ALL: [Part; PARTS] = [Part::Client, Part::Upstream, Part::Stop];
+
+    fn answered(rings: Rings) -> Vec<Part> {
+        assert!(!rings.is_new_task);
+        ALL.into_iter().filter(|&part| rings.of(part)).collect()
+    }
+
     #[test]
-    fn a_bell_tells_of_each_ring_once_and_of_a_new_task() {
+    fn bells_tell_of_each_ring_once() {
+        let task = Arc::<Count>::default();
+        let waker = Waker::from(task.clone());
+        let cx = Context::from_waker(&waker);
+        let mut bells = Bells::default();
+        let first = bells.answer(&cx);
+        assert!(first.is_new_task && ALL.iter().all(|&part| first.of(part)));
+        assert_eq!(answered(bells.answer(&cx)), []);
+        for part in ALL {
+            let kept = bells.waker(part).clone();
+            kept.wake_by_ref();
+            kept.wake();
+            assert_eq!(task.taken(), 2);
+            assert_eq!(answered(bells.answer(&cx)), [part]);
+            assert_eq!(answered(bells.answer(&cx)), []);
+        }
+        bells.waker(Part::Upstream).wake_by_ref();
+        bells.waker(Part::Client).wake_by_ref();
+        assert_eq!(answered(bells.answer(&cx)), [Part::Client, Part::Upstream]);
+    }
+
+    #[test]
+    fn a_new_task_is_told_of_everything_once() {
         let (first, second) = (Arc::<Count>::default(), Arc::<Count>::default());
         let (one, two) = (Waker::from(first.clone()), Waker::from(second.clone()));
         let (one, two) = (Context::from_waker(&one), Context::from_waker(&two));
-        let mut bell = Bell::default();
-        assert_eq!(bell.answer(&one), Ring::NewTask);
-        assert_eq!(bell.answer(&one), Ring::Silent);
-        let kept = bell.waker().clone();
-        kept.wake_by_ref();
-        kept.wake_by_ref();
-        assert_eq!(first.0.load(Ordering::Relaxed), 2);
-        assert_eq!(bell.answer(&one), Ring::Rung);
-        assert_eq!(bell.answer(&one), Ring::Silent);
-        // The task has moved: what was kept wakes the old one, and does not count.
-        assert_eq!(bell.answer(&two), Ring::NewTask);
-        kept.wake();
-        assert_eq!(bell.answer(&two), Ring::Silent);
-        bell.waker().wake_by_ref();
-        assert_eq!(second.0.load(Ordering::Relaxed), 1);
-        assert_eq!(bell.answer(&two), Ring::Rung);
-    }
-
-    #[test]
-    fn a_seldom_future_is_polled_when_it_was_woken() {
-        let (polls, inner) = (Cell::new(0), Cell::new(None::<Waker>));
-        let mut seldom = Seldom::new(std::future::poll_fn(|cx| {
-            polls.set(polls.get() + 1);
-            inner.set(Some(cx.waker().clone()));
-            Poll::<()>::Pending
-        }));
-        let task = Waker::from(Arc::<Count>::default());
-        let cx = Context::from_waker(&task);
-        for _ in 0..3 {
-            assert!(seldom.poll(&cx).is_pending());
-        }
-        assert_eq!(polls.get(), 1);
-        inner.take().expect("it was polled").wake();
-        for _ in 0..3 {
-            assert!(seldom.poll(&cx).is_pending());
-        }
-        assert_eq!(polls.get(), 2);
-    }
-
-    #[test]
-    fn what_is_ready_at_once_is() {
-        let mut seldom = Seldom::new(std::future::ready(7));
-        let polled = seldom.poll(&Context::from_waker(Waker::noop()));
-        assert_eq!(polled, Poll::Ready(7));
+        let mut bells = Bells::default();
+        bells.answer(&one);
+        let kept = ALL.map(|part| bells.waker(part).clone());
+        assert!(bells.answer(&two).is_new_task);
+        // What was kept wakes the old one, and does not count.
+        kept.into_iter().for_each(Waker::wake);
+        assert_eq!(answered(bells.answer(&two)), []);
+        assert_eq!((first.taken(), second.taken()), (3, 0));
+        bells.waker(Part::Stop).wake_by_ref();
+        assert_eq!(second.taken(), 1);
+        assert_eq!(answered(bells.answer(&two)), [Part::Stop]);
     }
 }

@@ -54,14 +54,14 @@ mod watch;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 pub use talkline_session::{Limits, Session, Stop, Summary};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::bell::Seldom;
+use crate::bell::{Bells, Part};
 pub use crate::budget::Budget;
 pub use crate::refuse::refuse;
 
@@ -134,16 +134,19 @@ where
     // what a session costs.
     let mut pump = pump::Pump::new(client, upstream, session, options);
     async move {
-        let stop = pin!(stop);
-        let mut stop = Some(Seldom::new(stop));
+        let mut stop = Some(pin!(stop));
+        let mut bells = Bells::default();
         poll_fn(|cx| {
-            if let Some(polled) = &mut stop
-                && let Poll::Ready(wish) = polled.poll(cx)
+            let rings = bells.answer(cx);
+            if rings.of(Part::Stop)
+                && let Some(polled) = &mut stop
+                && let mut cx = Context::from_waker(bells.waker(Part::Stop))
+                && let Poll::Ready(wish) = polled.as_mut().poll(&mut cx)
             {
                 stop = None;
                 pump.stop(wish);
             }
-            pump.poll(cx)
+            pump.poll(cx, &bells, rings)
         })
         .await;
         pump.into_session().into_summary(Instant::now().into_std())

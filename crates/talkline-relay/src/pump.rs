@@ -9,7 +9,7 @@ use talkline_session::{Action, Lost, Session, Side, Stop};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
-use crate::bell::{Bell, Ring};
+use crate::bell::{Bells, Part, Rings};
 use crate::budget::{Budget, Lease, SHORT_READ_BYTES};
 use crate::inlet::{Exit, Inlet, Scene};
 use crate::outlet::{Drained, Outlet};
@@ -41,19 +41,11 @@ struct End<S> {
     inlet: Inlet,
 }
 
-/// What the streams of a session wake its task by.
-#[derive(Debug, Default)]
-struct Bells {
-    client: Bell,
-    upstream: Bell,
-}
-
 /// See the [module documentation](self).
 // In this order: what every turn needs stands in neighbouring cache lines.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Pump<C, U> {
-    bells: Bells,
     /// When the timer goes off; no deadline is earlier.
     alarm: Instant,
     is_over: bool,
@@ -95,7 +87,6 @@ where
             session,
             sleep: None,
             alarm: now(),
-            bells: Bells::default(),
             is_over: false,
         };
         // What the session opens with goes before anything of the client's.
@@ -126,20 +117,19 @@ where
     ///
     /// A turn looks at what rang, and at both streams when anything is unusual: most turns pass one frame on
     /// in one direction, and what they need not touch need not come back from memory.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, bells: &Bells, rings: Rings) -> Poll<()> {
         let now = now();
         let mark = self.session.mark();
-        let mut bells = std::mem::take(&mut self.bells);
-        let rings = [bells.client.answer(cx), bells.upstream.answer(cx)];
+        let [rang_client, rang_upstream] = [Part::Client, Part::Upstream].map(|it| rings.of(it));
         // A new waker has to reach the timer as well.
-        let is_alarmed = self.alarm <= now || rings.contains(&Ring::NewTask);
-        let is_unusual = is_alarmed || rings == [Ring::Silent; 2];
+        let is_alarmed = self.alarm <= now || rings.is_new_task;
+        let is_unusual = is_alarmed || !(rang_client || rang_upstream);
         let [reads_client, reads_upstream] = [
-            std::mem::take(&mut self.client.is_due) || is_unusual || rings[0] == Ring::Rung,
-            std::mem::take(&mut self.upstream.is_due) || is_unusual || rings[1] == Ring::Rung,
+            std::mem::take(&mut self.client.is_due) || is_unusual || rang_client,
+            std::mem::take(&mut self.upstream.is_due) || is_unusual || rang_upstream,
         ];
-        let mut client_cx = Context::from_waker(bells.client.waker());
-        let mut upstream_cx = Context::from_waker(bells.upstream.waker());
+        let mut client_cx = Context::from_waker(bells.waker(Part::Client));
+        let mut upstream_cx = Context::from_waker(bells.waker(Part::Upstream));
         if reads_client {
             with_scratch(|scratch| {
                 let (from, to) = (&mut client_cx, &mut upstream_cx);
@@ -164,7 +154,6 @@ where
             self.drain(Side::Upstream, &mut upstream_cx, now);
         }
         self.session.on_relayed(mark, now, self::now);
-        self.bells = bells;
         if self.is_over {
             return Poll::Ready(());
         }

@@ -203,6 +203,8 @@ pub struct Session {
     phase: Phase,
     /// See [`Session::take_pressed`].
     pressed: bool,
+    /// Of both sides together, so that a mark needs neither side's count.
+    frames: u64,
     events_sent: u32,
     guard: Option<Box<dyn Inspect>>,
     /// When the client last began a data frame.
@@ -248,6 +250,7 @@ impl Session {
             parting: None,
             end: None,
             events_sent: 0,
+            frames: 0,
             pressed: true,
             limits,
         }
@@ -381,15 +384,14 @@ impl Session {
     /// [`Self::on_relayed`] when what came has been passed on.
     #[must_use]
     pub const fn mark(&self) -> RelayMark {
-        RelayMark(self.client.traffic.frames + self.upstream.traffic.frames)
+        RelayMark(self.frames)
     }
 
     /// What came since the mark has been handed to the other side, as far as it took it. The clock is
     /// asked for one frame of [`FRAMES_PER_SAMPLE`] only, and only when somebody is
     /// [told](Self::on_timing).
     pub fn on_relayed(&mut self, mark: RelayMark, started: Instant, now: impl FnOnce() -> Instant) {
-        let frames = self.client.traffic.frames + self.upstream.traffic.frames;
-        if frames / FRAMES_PER_SAMPLE != mark.0 / FRAMES_PER_SAMPLE
+        if self.frames / FRAMES_PER_SAMPLE != mark.0 / FRAMES_PER_SAMPLE
             && let Some(stopwatch) = self.stopwatch()
         {
             stopwatch.on_relayed(now().saturating_duration_since(started));
@@ -458,6 +460,7 @@ impl Session {
 
     /// A data frame is complete, and with it perhaps a message.
     pub fn on_data_end(&mut self, from: Side, message: Option<Message<'_>>, now: Instant) {
+        self.frames += 1;
         let traffic = &mut self.leg(from).traffic;
         traffic.frames += 1;
         let Some(message) = message else { return };
@@ -483,6 +486,7 @@ impl Session {
         if self.leg(from).silent {
             return;
         }
+        self.frames += 1;
         self.leg(from).traffic.frames += 1;
         if from == Side::Client && !matches!(control, Control::Close(_)) {
             self.count_frame(now);

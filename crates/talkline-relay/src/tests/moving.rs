@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::net::{TcpListener, TcpStream};
 
 use super::testkit::*;
+use crate::bell::Bells;
 use crate::pump::Pump;
 use crate::scratch::SCRATCH_BYTES;
 use crate::{Leg, Limits, Options, Session, UpstreamMasking, refuse, relay};
@@ -226,6 +227,7 @@ async fn while_the_client_is_slow_the_upstream_is_not_read() {
             Side::Upstream => (Leg::new(sink), Leg::new(source)),
         };
         let mut pump = Pump::new(first, second, session, Options::default());
+        let mut bells = Bells::default();
         let frame = match side {
             Side::Client => masked(BINARY, &[9; 9000]),
             Side::Upstream => plain(BINARY, &[9; 9000]),
@@ -239,7 +241,8 @@ async fn while_the_client_is_slow_the_upstream_is_not_read() {
         while seen.len() < expected.len() {
             let mut read = pin!(receiver.read_buf(&mut seen));
             poll_fn(|cx| {
-                assert!(pump.poll(cx).is_pending());
+                let rings = bells.answer(cx);
+                assert!(pump.poll(cx, &bells, rings).is_pending());
                 let (peak, waiting) = pump.spill_bytes(side.peer());
                 assert!(
                     peak <= 2 * SCRATCH_BYTES && waiting <= SCRATCH_BYTES,
