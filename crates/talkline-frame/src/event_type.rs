@@ -87,6 +87,7 @@ const TYPE: &[u8; 4] = b"type";
 const MISMATCH: u8 = u8::MAX;
 
 /// A resumable reader of one message's top-level `type`.
+// In this order: the name is long, and most bytes are read without it.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub(crate) struct TypeFinder {

@@ -25,7 +25,6 @@ use talkline_session::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::watch,
     time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
@@ -131,7 +130,6 @@ pub(crate) async fn serve<IO>(
     shared: Arc<Shared>,
     deadline: Instant,
     entry: Entry,
-    lifecycle: watch::Receiver<Notice>,
 ) -> Option<Relayed>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -157,7 +155,7 @@ where
     let service = service_fn(|request| {
         let shared = Arc::clone(&shared);
         let slot = Arc::clone(&slot);
-        let state = lifecycle.borrow().lifecycle;
+        let state = shared.notices.borrow().lifecycle;
         async move {
             let answered = respond(request, peer, &shared, state, &slot, deadline);
             Ok::<_, Infallible>(answered.await)

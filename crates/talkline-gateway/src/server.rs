@@ -346,12 +346,11 @@ impl Gateway {
     pub async fn serve(mut self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         self.live.now().start_background();
         let notices = self.live.carried.notices.clone();
-        let watched = notices.subscribe();
         let mut connections = JoinSet::new();
         let mut operators = JoinSet::new();
         if let Some((listener, admin)) = self.admin.take() {
             let live = Arc::clone(&self.live);
-            operators.spawn(admin::serve(listener, admin, live, watched.clone()));
+            operators.spawn(admin::serve(listener, admin, live));
         }
         let mut watching = JoinSet::new();
         let sessions = self.live.carried.sessions.clone();
@@ -369,7 +368,7 @@ impl Gateway {
                     Ok((stream, peer)) => {
                         failures.over();
                         debug!(%peer, "connection accepted");
-                        self.start(&mut connections, stream, peer, watched.clone());
+                        self.start(&mut connections, stream, peer);
                     }
                     // Descriptors run out or a peer gave up in the queue: neither ends the service.
                     Err(error) => failures.another(&error),
@@ -384,13 +383,7 @@ impl Gateway {
         watching.shutdown().await;
     }
 
-    fn start(
-        &self,
-        connections: &mut JoinSet<()>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        notices: watch::Receiver<Notice>,
-    ) {
+    fn start(&self, connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr) {
         let now = self.live.now();
         let shared = Arc::clone(&now.shared);
         let Some(place) = shared.handshakes.take(shared.handshakes_max) else {
@@ -422,11 +415,11 @@ impl Gateway {
                 return None;
             }
             match tls {
-                None => connection::serve(stream, shared, deadline, entry, notices).await,
+                None => connection::serve(stream, shared, deadline, entry).await,
                 Some(tls) => match timeout_at(deadline, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let stream = Box::new(stream);
-                        connection::serve(stream, shared, deadline, entry, notices).await
+                        connection::serve(stream, shared, deadline, entry).await
                     }
                     Ok(Err(error)) => {
                         debug!(%error, "TLS handshake with a client failed");

@@ -27,6 +27,7 @@ const STARVED_PAUSE: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 /// One leg: its stream, its reading and its writing side.
+// In the order of [`Pump`]: a frame needs one leg's reading side and the other's writing side.
 #[derive(Debug)]
 #[repr(C)]
 struct End<S> {

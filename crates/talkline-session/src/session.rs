@@ -164,6 +164,7 @@ enum Phase {
 }
 
 /// One leg, as far as the session has to know it.
+// In the order of [`Session`]: what a frame changes first, what a silence does last.
 #[derive(Debug)]
 #[repr(C)]
 struct Leg {

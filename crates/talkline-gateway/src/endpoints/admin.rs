@@ -20,7 +20,7 @@ use talkline_auth::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     task::JoinSet,
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 use super::{body, json};
 use crate::{
     admit::{fields, is_loopback_name, too_many_failures},
-    connection::{self, Lifecycle, Notice},
+    connection::{self, Lifecycle},
     head::{HeadError, Rewound, read_head},
     metrics,
     refusal::HttpRefusal,
@@ -77,13 +77,8 @@ impl Admin {
 /// # Cancel safety
 ///
 /// Dropping the future cuts the requests that are being answered.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    admin: Arc<Admin>,
-    live: Arc<Live>,
-    notices: watch::Receiver<Notice>,
-) {
-    let mut ending = notices.clone();
+pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>, live: Arc<Live>) {
+    let mut ending = live.carried.notices.subscribe();
     let room = Arc::new(Semaphore::new(REQUESTS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -98,7 +93,7 @@ pub(crate) async fn serve(
                         continue;
                     };
                     let (admin, shared) = (Arc::clone(&admin), Arc::clone(&live.now().shared));
-                    let lifecycle = notices.borrow().lifecycle;
+                    let lifecycle = shared.notices.borrow().lifecycle;
                     connections.spawn(async move {
                         let answered = answer_one(stream, peer, &admin, &shared, lifecycle);
                         if timeout(REQUEST_TIME_MAX, answered).await.is_err() {

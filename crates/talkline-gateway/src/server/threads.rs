@@ -15,7 +15,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{AcceptFailures, FAREWELL, Gateway, admin, report};
-use crate::connection::{Lifecycle, Notice};
+use crate::connection::Lifecycle;
 
 /// Connections that wait in the kernel for a thread to accept them.
 const BACKLOG: u32 = 1024;
@@ -65,13 +65,12 @@ impl Gateway {
     ) -> io::Result<()> {
         self.live.now().start_background();
         let notices = self.live.carried.notices.clone();
-        let watched = notices.subscribe();
         // Dropped with this future, which cuts off what is left.
         let (cut, is_cut) = watch::channel(());
         let mut operators = JoinSet::new();
         if let Some((listener, admin)) = self.admin.take() {
             let live = Arc::clone(&self.live);
-            operators.spawn(admin::serve(listener, admin, live, watched.clone()));
+            operators.spawn(admin::serve(listener, admin, live));
         }
         let mut watching = JoinSet::new();
         let sessions = self.live.carried.sessions.clone();
@@ -85,7 +84,6 @@ impl Gateway {
         for (number, (listener, runtime)) in listeners.into_iter().zip(runtimes).enumerate() {
             let accepting = Accepting {
                 gateway: Arc::clone(&gateway),
-                notices: watched.clone(),
                 is_cut: is_cut.clone(),
             };
             threads.push(start(number, runtime, listener, accepting)?);
@@ -121,7 +119,6 @@ impl Gateway {
 /// What one thread needs to accept connections and to know when to stop.
 struct Accepting {
     gateway: Arc<Gateway>,
-    notices: watch::Receiver<Notice>,
     is_cut: watch::Receiver<()>,
 }
 
@@ -159,7 +156,6 @@ fn runtime() -> io::Result<Runtime> {
 async fn accept(listener: std::net::TcpListener, accepting: Accepting) {
     let Accepting {
         gateway,
-        notices,
         mut is_cut,
     } = accepting;
     let listener = match TcpListener::from_std(listener) {
@@ -168,7 +164,7 @@ async fn accept(listener: std::net::TcpListener, accepting: Accepting) {
     };
     let mut connections = JoinSet::new();
     let mut failures = AcceptFailures::default();
-    let mut state = notices.clone();
+    let mut state = gateway.live.carried.notices.subscribe();
     loop {
         tokio::select! {
             biased;
@@ -179,7 +175,7 @@ async fn accept(listener: std::net::TcpListener, accepting: Accepting) {
                 Ok((stream, peer)) => {
                     failures.over();
                     debug!(%peer, "connection accepted");
-                    gateway.start(&mut connections, stream, peer, notices.clone());
+                    gateway.start(&mut connections, stream, peer);
                 }
                 Err(error) => failures.another(&error),
             },
