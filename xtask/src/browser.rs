@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::provision::{self, Unavailable};
 use crate::report::Tally;
 use crate::test::Outcome;
-use crate::workspace::Workspace;
+use crate::workspace::{BLESS, Workspace};
 use crate::{process, sdk};
 
 /// What the compiler is told: the package, what runs in the audio thread, and the page.
@@ -18,9 +18,6 @@ const PROJECTS: [&str; 3] = [
     "tsconfig.worklets.json",
     "tsconfig.page.json",
 ];
-
-/// Set to rewrite the declarations of the package.
-const BLESS: &str = "TALKLINE_BLESS";
 
 /// Runs both suites and adds what they found to `outcome`.
 pub(crate) fn add(workspace: &Workspace, outcome: &mut Outcome) {

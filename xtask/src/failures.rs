@@ -18,15 +18,12 @@ use anyhow::{Context, Result, bail};
 
 use crate::provision::{self, Unavailable};
 use crate::test::{Outcome, Verdict};
-use crate::workspace::{RunsIn, Workspace};
+use crate::workspace::{BLESS, RunsIn, Workspace};
 use crate::{process, sdk};
 use observed::{Observed, Scenario};
 
 /// Longest time for playing all scenarios.
 const STAGE_TIME_MAX: Duration = Duration::from_secs(5 * 60);
-
-/// Set to rewrite the snapshots.
-const BLESS: &str = "TALKLINE_BLESS";
 
 /// `cargo xtask failures`: plays all scenarios and prints a table of them.
 ///

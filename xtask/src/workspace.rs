@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use crate::process;
 
+/// Set to have what the repository keeps (snapshots, declarations, counts) written anew instead of compared.
+pub(crate) const BLESS: &str = "TALKLINE_BLESS";
+
 /// Where things are, and whether a person or a machine is asking.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,

@@ -13,10 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::process;
 use crate::provision::{self, Unavailable};
-use crate::workspace::Workspace;
+use crate::workspace::{BLESS, Workspace};
 
-/// Set to accept the counts as they are.
-const BLESS: &str = "TALKLINE_BLESS";
 /// The counts that are kept, next to what is counted.
 const KEPT: &str = "benches/scanner/counts.json";
 /// Growth of a count, as a factor, that fails.
