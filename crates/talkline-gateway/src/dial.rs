@@ -21,11 +21,11 @@ use talkline_relay::Leg;
 use talkline_tls::TlsStream;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
 
+use crate::direct::Direct;
 use crate::handshake::{accept, lists};
 use crate::sockets::SocketOptions;
 
@@ -99,8 +99,8 @@ impl ResolveOverride {
 /// An upstream's byte stream after the handshake, with the bytes that came behind its 101.
 #[derive(Debug)]
 pub(crate) enum Upstream {
-    Plain(Leg<TcpStream>),
-    Tls(Leg<Box<TlsStream<TcpStream>>>),
+    Plain(Leg<Direct>),
+    Tls(Leg<Box<TlsStream<Direct>>>),
 }
 
 /// What is known of a dialled upstream beside its stream.
@@ -278,7 +278,7 @@ impl Dialer {
     }
 
     /// Tries the addresses in order, each a little after the one before, until one answers.
-    pub(crate) async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, Refusal> {
+    pub(crate) async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<Direct, Refusal> {
         let deadline = Instant::now() + self.timeouts.tcp;
         let sockets = self.sockets;
         let mut waiting = addresses.into_iter();
@@ -297,7 +297,7 @@ impl Dialer {
             tokio::select! {
                 biased;
                 Some(ended) = attempts.join_next() => match ended {
-                    Ok(Ok(stream)) => return Ok(stream),
+                    Ok(Ok(stream)) => return Ok(Direct::new(stream)),
                     Ok(Err(error)) => {
                         last_error = Some(error);
                         (next_start, has_next) = start_next(&mut attempts);
@@ -322,8 +322,8 @@ impl Dialer {
     pub(crate) async fn handshake(
         &self,
         target: &Sealed,
-        tcp: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, Refusal> {
+        tcp: Direct,
+    ) -> Result<TlsStream<Direct>, Refusal> {
         self.handshake_name(target.host(), tcp).await
     }
 
@@ -331,8 +331,8 @@ impl Dialer {
     pub(crate) async fn handshake_name(
         &self,
         host: &str,
-        tcp: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, Refusal> {
+        tcp: Direct,
+    ) -> Result<TlsStream<Direct>, Refusal> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| Refusal::Failed(Phase::Tls, error.to_string()))?;
         let handshake = TlsStream::connect(Arc::clone(&self.tls), name, tcp);

@@ -24,6 +24,7 @@ mod admit;
 pub mod callee;
 mod connection;
 mod dial;
+mod direct;
 pub mod doctor;
 mod endpoints;
 mod handshake;

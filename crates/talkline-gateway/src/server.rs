@@ -24,6 +24,7 @@ use crate::{
     admit::{Gate, GateParts, Names, OriginPolicy, Peer},
     connection::{self, Entry, Lifecycle, Notice},
     dial::{DialTimeouts, Dialer, ResolveOverride},
+    direct::Direct,
     endpoints::admin::{self, Admin},
     head::HeadLimits,
     jwks::Jwks,
@@ -414,6 +415,7 @@ impl Gateway {
                 debug!(%error, "connection could not be set up");
                 return None;
             }
+            let stream = Direct::new(stream);
             match tls {
                 None => connection::serve(stream, shared, deadline, entry).await,
                 Some(tls) => match timeout_at(deadline, tls.accept(stream)).await {

@@ -13,7 +13,6 @@ use talkline_dialect::{
     Ask, ClientDialect, Correlation, Diagnosis, Intent, Phase, Refusal, Upstream, UpstreamRequest,
 };
 use talkline_relay::Leg;
-use tokio::net::TcpStream;
 
 use super::{
     Check, DoctorOptions, TokenClaims, alternatives,
@@ -23,7 +22,10 @@ use super::{
     report::{Finding, Severity, millis},
     session::{Io, Session},
 };
-use crate::dial::{Answer, DialTimeouts, Dialer, Observed, Presenting};
+use crate::{
+    dial::{Answer, DialTimeouts, Dialer, Observed, Presenting},
+    direct::Direct,
+};
 
 mod conversation;
 #[cfg(test)]
@@ -266,7 +268,7 @@ impl<'a> Line<'a> {
             .await
     }
 
-    async fn tcp(&self, addresses: &[SocketAddr]) -> Option<TcpStream> {
+    async fn tcp(&self, addresses: &[SocketAddr]) -> Option<Direct> {
         let dialer = self.dialer.as_ref()?;
         self.board
             .check(Check::Tcp, Some(self.provider), async {
@@ -287,7 +289,7 @@ impl<'a> Line<'a> {
             .await
     }
 
-    async fn tls(&self, tcp: TcpStream) -> Option<Box<dyn Io>> {
+    async fn tls(&self, tcp: Direct) -> Option<Box<dyn Io>> {
         let dialer = self.dialer.as_ref()?;
         let target = self.request.target();
         self.board
