@@ -38,11 +38,13 @@ mod scanner;
 mod tests;
 mod utf8;
 mod violation;
+mod wide;
 
 pub use event_type::{EVENT_TYPE_BYTES_MAX, EventType};
 pub use header::{Header, OpCode, is_close_code_legal};
 pub use scanner::{FrameEnd, Limits, MessageEnd, MessageKind, Scanner, Step};
 pub use violation::Violation;
+pub use wide::apply_mask;
 
 /// Which way the scanned bytes travel; decides who has to mask (RFC 6455 section 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

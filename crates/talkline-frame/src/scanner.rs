@@ -3,7 +3,7 @@
 use crate::event_type::{EventType, TypeFinder};
 use crate::header::{Header, HeaderReader, OpCode, is_close_code_legal};
 use crate::utf8::Utf8;
-use crate::{Direction, Violation};
+use crate::{Direction, Violation, wide};
 
 /// Bytes of masked payload that are unmasked at a time, on the stack, to be looked at.
 const BLOCK_BYTES: usize = 1024;
@@ -284,7 +284,7 @@ impl Scanner {
             _ => {}
         }
         let Some(key) = frame.header.mask else {
-            let is_ascii = payload.is_ascii();
+            let is_ascii = wide::is_ascii(payload);
             return self.look_at_plain(frame.header.opcode, frame.seen, payload, is_ascii);
         };
         let mut block = [0; BLOCK_BYTES];
@@ -399,21 +399,7 @@ fn unmask_into<'a>(
 ) -> (&'a [u8], bool) {
     let phase = (seen & 3) as usize;
     let turned = [0, 1, 2, 3].map(|i| key[(i + phase) & 3]);
-    let word = u64::from_ne_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i: usize| turned[i & 3]));
     let plain = &mut block[..masked.len()];
-    let (words_in, tail_in) = masked.as_chunks::<8>();
-    let (words_out, tail_out) = plain.as_chunks_mut::<8>();
-    let mut all = 0;
-    for (out, input) in words_out.iter_mut().zip(words_in) {
-        let plain = u64::from_ne_bytes(*input) ^ word;
-        all |= plain;
-        *out = plain.to_ne_bytes();
-    }
-    let mut rest = 0;
-    for (i, (out, input)) in tail_out.iter_mut().zip(tail_in).enumerate() {
-        *out = input ^ turned[i & 3];
-        rest |= *out;
-    }
-    let is_ascii = all.to_ne_bytes().is_ascii() && rest.is_ascii();
+    let is_ascii = wide::unmask_into(plain, masked, turned);
     (plain, is_ascii)
 }

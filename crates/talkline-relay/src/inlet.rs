@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use fastwebsockets::unmask;
-use talkline_frame::{Direction, EventType, FrameEnd, Header, MessageKind, OpCode, Scanner, Step};
+use talkline_frame::{
+    Direction, EventType, FrameEnd, Header, MessageKind, OpCode, Scanner, Step, apply_mask,
+};
 use talkline_session::policy::{Breach, Decision, Look, Watch};
 use talkline_session::{Close, Control, Message, Session, Side, Verdict};
 use tokio::io::AsyncWrite;
@@ -358,7 +360,7 @@ impl Inlet {
             watch::show(self.side, guard, piece, frame.header.mask, frame.seen)?;
         }
         if frame.remask != [0; 4] {
-            unmask(piece, turned(frame.remask, frame.seen));
+            apply_mask(piece, turned(frame.remask, frame.seen));
         }
         frame.seen += consumed as u64;
         if frame.fate == Fate::Hold && frame.seen >= self.hold_bytes_max {
@@ -413,7 +415,7 @@ impl Inlet {
                 frame.remask = refresh_key(header, frame.header);
             }
             let payload_seen = frame.seen - payload.len() as u64;
-            unmask(payload, turned(frame.remask, payload_seen));
+            apply_mask(payload, turned(frame.remask, payload_seen));
         }
         if watched.is_holding_any() {
             // Whole frames before it were passed on when it began to be kept.

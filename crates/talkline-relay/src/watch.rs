@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fastwebsockets::unmask;
-use talkline_frame::{Header, MessageKind};
+use talkline_frame::{Header, MessageKind, apply_mask};
 use talkline_session::policy::{HEAD_BYTES_MAX, Look};
 use talkline_session::{Inspect, Side};
 
@@ -162,7 +162,7 @@ impl Watched {
             let frame = &mut self.raw[part.start..end];
             let (header, payload) = frame.split_at_mut(usize::from(part.header.header_bytes));
             let remask = refresh_key(header, part.header);
-            unmask(payload, remask);
+            apply_mask(payload, remask);
             if end == self.raw.len() {
                 change = remask;
             }
