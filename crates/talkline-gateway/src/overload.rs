@@ -18,6 +18,8 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use crate::places::Places;
+
 /// How often the process looks at itself.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// A budget's share that newcomers do not get.
@@ -53,7 +55,7 @@ pub(crate) struct Pressure(Arc<State>);
 struct State {
     process: PathBuf,
     control_groups: PathBuf,
-    /// Descriptors that are open beside those of sessions.
+    /// Descriptors that are open beside those of clients' sessions and handshakes.
     other_descriptors: AtomicU64,
     descriptors_max: AtomicU64,
     resident_bytes: AtomicU64,
@@ -94,21 +96,23 @@ impl Pressure {
             group_bytes_max: AtomicU64::default(),
             last: AtomicU8::default(),
         }));
-        pressure.look(0);
+        pressure.look(|| 0);
         pressure
     }
 
-    /// Looks at the process from time to time, for ever. `sessions` tells how many there are.
-    pub(crate) async fn watch(self, sessions: impl Fn() -> u64 + Send) {
+    /// Looks at the process from time to time, for ever.
+    pub(crate) async fn watch(self, sessions: Places, handshakes: Places) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let descriptors_of_sessions = sessions();
-            let looker = self.clone();
+            let (looker, sessions, handshakes) =
+                (self.clone(), sessions.clone(), handshakes.clone());
+            let served = move || {
+                DESCRIPTORS_PER_SESSION * sessions.taken() as u64 + handshakes.taken() as u64
+            };
             // Where the descriptors have to be listed, ten thousand of them take milliseconds.
-            let looked =
-                tokio::task::spawn_blocking(move || looker.look(descriptors_of_sessions)).await;
+            let looked = tokio::task::spawn_blocking(move || looker.look(served)).await;
             if let Err(error) = looked {
                 warn!(%error, "the process could not look at itself");
             }
@@ -116,11 +120,14 @@ impl Pressure {
     }
 
     /// Reads what the system says. What cannot be read is not known.
-    fn look(&self, sessions: u64) {
+    ///
+    /// `served` counts the descriptors of clients: those of sessions, and one of each handshake. It is asked last,
+    /// so that who comes meanwhile is not taken for something else that needs descriptors for ever.
+    fn look(&self, served: impl FnOnce() -> u64) {
         let state = &self.0;
         let read = |name: &str| fs::read_to_string(state.process.join(name)).unwrap_or_default();
         let open = open_files(&state.process.join("fd")).unwrap_or_default();
-        let others = open.saturating_sub(sessions * DESCRIPTORS_PER_SESSION);
+        let others = open.saturating_sub(served());
         let store = |to: &AtomicU64, value: Option<u64>| {
             to.store(value.unwrap_or_default(), Ordering::Relaxed);
         };
@@ -286,9 +293,25 @@ mod tests {
         assert_eq!(pressure.exceeded(load(35, 0)), Some(Budget::Descriptors));
         assert_eq!(pressure.exceeded(load(34, 0)), None);
         // Ten of the twenty belong to five sessions, which must not count twice.
-        pressure.look(5);
+        pressure.look(|| 10);
         assert_eq!(pressure.exceeded(load(39, 0)), None);
         assert_eq!(pressure.exceeded(load(40, 0)), Some(Budget::Descriptors));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_coming_in_is_counted_once() {
+        let fake = Fake::new(20, "100", 0);
+        let pressure = fake.pressure();
+        let (sessions, handshakes) = (Places::default(), Places::default());
+        let watching = pressure.clone().watch(sessions.clone(), handshakes.clone());
+        let mut held = Vec::new();
+        // They come after the watch has begun. Four descriptors belong to others.
+        held.extend((0..6).filter_map(|_| sessions.take(usize::MAX)));
+        held.extend((0..4).filter_map(|_| handshakes.take(usize::MAX)));
+        let _ = tokio::time::timeout(INTERVAL * 3, watching).await;
+        assert_eq!(pressure.0.other_descriptors.load(Ordering::Relaxed), 4);
+        assert_eq!(pressure.exceeded(load(38, 4)), None);
+        assert_eq!(pressure.exceeded(load(38, 5)), Some(Budget::Descriptors));
     }
 
     #[test]

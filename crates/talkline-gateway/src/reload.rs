@@ -65,6 +65,12 @@ impl Carried {
         }
     }
 
+    /// Keeps an eye on what the process may use, for ever.
+    pub(crate) fn watch_pressure(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (sessions, handshakes) = (self.sessions.clone(), self.handshakes.clone());
+        self.pressure.clone().watch(sessions, handshakes)
+    }
+
     /// The instruments: those of the first configuration.
     pub(crate) fn metrics(&self, chosen: Metrics) -> Metrics {
         self.metrics.get_or_init(|| chosen).clone()

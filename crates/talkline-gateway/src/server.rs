@@ -354,9 +354,7 @@ impl Gateway {
             operators.spawn(admin::serve(listener, admin, live));
         }
         let mut watching = JoinSet::new();
-        let sessions = self.live.carried.sessions.clone();
-        let pressure = self.live.carried.pressure.clone();
-        watching.spawn(pressure.watch(move || sessions.taken() as u64));
+        watching.spawn(self.live.carried.watch_pressure());
         let mut failures = AcceptFailures::default();
         tokio::pin!(shutdown);
         loop {

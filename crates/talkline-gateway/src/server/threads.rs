@@ -73,9 +73,7 @@ impl Gateway {
             operators.spawn(admin::serve(listener, admin, live));
         }
         let mut watching = JoinSet::new();
-        let sessions = self.live.carried.sessions.clone();
-        let pressure = self.live.carried.pressure.clone();
-        watching.spawn(pressure.watch(move || sessions.taken() as u64));
+        watching.spawn(self.live.carried.watch_pressure());
         let gateway = Arc::new(self);
         // Before the first of them accepts: what the process holds open does not change afterwards.
         let runtimes = listeners.iter().map(|_| runtime());
