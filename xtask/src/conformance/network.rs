@@ -15,12 +15,15 @@ use super::peers::{Ends, Side, Upstream};
 use super::talkline::Relay;
 use super::wire;
 use crate::process;
-use crate::provision::Unavailable;
+use crate::provision::{self, Unavailable};
 use crate::report::Tally;
 use crate::workspace::Workspace;
 
 /// Word by which this program is started within the namespace.
 pub(crate) const INNER: &str = "network-inner";
+
+const IP: &str = "/sbin/ip";
+const NFT: &str = "/usr/sbin/nft";
 
 /// Longest time until a peer behind a partition is given up, and what a loaded machine adds.
 const DEAD_MAX: Duration = Duration::from_secs(20);
@@ -34,21 +37,17 @@ const FRAME_PAUSE: Duration = Duration::from_millis(20);
 /// Runs the suite in a namespace.
 ///
 /// # Errors
-/// When this is not root or a tool is missing, and when a test failed.
+/// When this is not root, a tool is missing and cannot be installed, or a test failed.
 pub(crate) fn run(workspace: &Workspace, binary: &Path) -> Result<Tally, Unavailable> {
     let is_root = process::first_line("id", &["-u"])?.as_deref() == Some("0");
-    let has = |tool: &str, argument: &str| {
-        Command::new(tool)
-            .arg(argument)
-            .output()
-            .is_ok_and(|output| output.status.success())
-    };
-    if !(is_root && has("unshare", "--version") && has("ip", "-V") && has("nft", "--version")) {
+    if !is_root {
         return Err(Unavailable::Missing(
-            "network namespaces: needs root, unshare, ip and nft (Debian: apt-get install util-linux iproute2 nftables)"
-                .to_owned(),
+            "network namespaces: need root".to_owned(),
         ));
     }
+    provision::debian("util-linux", "/usr/bin/unshare")?;
+    provision::debian("iproute2", IP)?;
+    provision::debian("nftables", NFT)?;
     let program = std::env::current_exe().context("this program")?;
     let mut command = Command::new("unshare");
     command
@@ -89,7 +88,7 @@ const CASES: &[Cut] = &[
 /// # Errors
 /// When a case failed.
 pub(crate) fn inner(binary: &Path, folder: &Path) -> Result<()> {
-    process::run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+    process::run(Command::new(IP).args(["link", "set", "lo", "up"]))?;
     let mut failed = 0;
     for (number, cut) in CASES.iter().enumerate() {
         let start = Instant::now();
@@ -248,5 +247,5 @@ fn key(side: Side) -> Option<[u8; 4]> {
 }
 
 fn rules(text: &str) -> Result<()> {
-    process::run(Command::new("nft").arg(text))
+    process::run(Command::new(NFT).arg(text))
 }
