@@ -243,10 +243,17 @@ pub(crate) fn unpacked(workspace: &Workspace, package: &str) -> Result<PathBuf, 
     Ok(folder)
 }
 
+/// Whether this process may change the machine.
+///
+/// # Errors
+/// When `id` fails.
+pub(crate) fn is_root() -> Result<bool> {
+    Ok(process::first_line("id", &["-u"])?.as_deref() == Some("0"))
+}
+
 fn may_install(package: &str, path: &Path) -> Result<(), Unavailable> {
-    let is_root = process::first_line("id", &["-u"])?.as_deref() == Some("0");
     let has_apt = process::first_line("apt-get", &["--version"])?.is_some();
-    if is_root && has_apt {
+    if is_root()? && has_apt {
         return Ok(());
     }
     Err(Unavailable::Missing(format!(

@@ -39,17 +39,16 @@ const FRAME_PAUSE: Duration = Duration::from_millis(20);
 /// # Errors
 /// When this is not root, a tool is missing and cannot be installed, or a test failed.
 pub(crate) fn run(workspace: &Workspace, binary: &Path) -> Result<Tally, Unavailable> {
-    let is_root = process::first_line("id", &["-u"])?.as_deref() == Some("0");
-    if !is_root {
+    if !provision::is_root()? {
         return Err(Unavailable::Missing(
             "network namespaces: need root".to_owned(),
         ));
     }
-    provision::debian("util-linux", "/usr/bin/unshare")?;
+    let unshare = provision::debian("util-linux", "/usr/bin/unshare")?;
     provision::debian("iproute2", IP)?;
     provision::debian("nftables", NFT)?;
     let program = std::env::current_exe().context("this program")?;
-    let mut command = Command::new("unshare");
+    let mut command = Command::new(unshare);
     command
         .arg("--net")
         .arg(program)
